@@ -1,0 +1,240 @@
+"""The command line: `asr-service serve` and `asr-service transcribe`. The only place where the parts are put together.
+
+Owns exit codes: 0 done, 1 failed (no model, port taken, a file not transcribed), 2 wrong settings or usage.
+"""
+
+import asyncio
+import contextlib
+import errno
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import structlog
+import typer
+import uvicorn
+
+import asr_service
+from asr_service.api.schemas import TranscriptReply
+from asr_service.audio.pool import AudioLimits, DecodePool
+from asr_service.batch import Outcome, ProgressBar, transcribe_files
+from asr_service.engine.client import EngineClient
+from asr_service.engine.messages import EngineConfig
+from asr_service.errors import AsrError, ModelUnavailable
+from asr_service.observability import logs
+from asr_service.observability.metrics import Metrics
+from asr_service.options import parse_options
+from asr_service.service import Transcriber
+from asr_service.settings import Settings, SettingsError, decoder_environment, engine_environment
+
+SHUTDOWN_GRACE_S = 30
+_BACKLOG = 2048
+
+_log = structlog.stdlib.get_logger("asr_service")
+
+cli = typer.Typer(
+    help="Speech recognition on a continuously batching engine. Settings are read from ASR_... variables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The entry point of the `asr-service` command."""
+    cli()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"asr-service {asr_service.__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (ASR_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (ASR_PORT).")] = None,
+) -> None:
+    """Serve the HTTP API."""
+    settings = _load_settings(host=host, port=port)
+    logs.configure(settings.log_level, settings.log_format)
+    with _listen(settings.host, settings.port) as listener:
+        error = asyncio.run(_serve(settings, listener))
+    if isinstance(error, ModelUnavailable):
+        _fail(error.message)
+    if error is not None:
+        raise error
+
+
+@cli.command()
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="Recordings: WAV, MP3, FLAC, OGG, M4A, MP4, WebM and more.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all that is known as JSON, a line per file.")] = False,
+    language: Annotated[str, typer.Option(help="Language of the speech; detected if not given.")] = "",
+    prompt: Annotated[str, typer.Option(help="Text that tells the model about the recordings.")] = "",
+) -> None:
+    """Transcribe files without a server, several at a time."""
+    settings = _load_settings()
+    logs.configure("warning", "console")
+    try:
+        failed = asyncio.run(_transcribe(settings, files, {"language": language, "prompt": prompt}, as_json=as_json))
+    except AsrError as error:
+        _fail(error.message)
+    if failed:
+        raise typer.Exit(1)
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> Exception | None:
+    """Serve until a signal, or until it turns out that there will be no model: the reason is returned."""
+    from asr_service.api.app import create_app
+
+    failures: list[Exception] = []
+
+    def end(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    engine, decoder, metrics = _parts(settings)
+    config = uvicorn.Config(
+        create_app(settings, engine, decoder, metrics, on_load_failed=end),
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+    )
+    server = _Server(config)
+    host, port = listener.getsockname()[:2]
+    _log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", model=settings.model)
+    await server.serve(sockets=[listener])
+    return failures[0] if failures else None
+
+
+class _Server(uvicorn.Server):
+    """Ends with exit code 0 on SIGTERM and SIGINT: uvicorn by itself raises the signal once more when it is done."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+async def _transcribe(settings: Settings, files: list[Path], fields: dict[str, str], *, as_json: bool) -> int:
+    """Transcribe and print `files` in their order. Returns how many failed. Raises ModelUnavailable, InvalidOption."""
+    engine, decoder, _ = _parts(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        bar = stack.enter_context(ProgressBar())
+        stack.push_async_callback(engine.aclose)
+        await engine.start()
+        stack.push_async_callback(decoder.aclose)
+        await decoder.start()
+        await engine.wait_ready()
+        bar.begin()
+        assert engine.model is not None
+        options, warnings = parse_options(fields, engine.model)
+        transcriber = Transcriber(engine, decoder, windows_in_flight=settings.windows_in_flight)
+        outcomes = transcribe_files(transcriber, files, options, at_once=settings.max_batch, watcher=bar)
+        await stack.enter_async_context(contextlib.aclosing(outcomes))
+        failed = 0
+        async for outcome in outcomes:
+            with bar.aside():
+                _print(outcome, warnings, as_json=as_json, with_name=len(files) > 1)
+            failed += outcome.transcript is None
+    return failed
+
+
+def _print(outcome: Outcome, warnings: tuple[str, ...], *, as_json: bool, with_name: bool) -> None:
+    if outcome.transcript is None:
+        typer.echo(f"{outcome.path}: {outcome.error}", err=True)
+        return
+    reply = TranscriptReply.build(outcome.transcript, outcome.request_id, warnings)
+    if as_json:
+        typer.echo(json.dumps({"file": str(outcome.path)} | reply.model_dump(), ensure_ascii=False))
+        return
+    for warning in reply.warnings:
+        typer.echo(f"{outcome.path}: {warning}", err=True)
+    typer.echo(f"{outcome.path}: {reply.text}" if with_name else reply.text)
+
+
+def _parts(settings: Settings) -> tuple[EngineClient, DecodePool, Metrics]:
+    metrics = Metrics()
+    engine = EngineClient(
+        EngineConfig(
+            model=settings.model,
+            revision=settings.model_revision,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            slots=settings.max_batch,
+            cache_dir=str(settings.cache_dir),
+        ),
+        engine_environment(),
+        on_stats=metrics.observe_stats,
+        on_restart=metrics.engine_restarted,
+    )
+    decoder = DecodePool(
+        settings.decode_worker_count,
+        AudioLimits(max_audio_s=settings.max_audio_s, max_memory_bytes=settings.decode_memory_mb * 2**20),
+        decoder_environment(),
+        on_restart=metrics.decode_worker_restarted,
+    )
+    return engine, decoder, metrics
+
+
+def _load_settings(**overrides: object) -> Settings:
+    try:
+        return Settings.load(**overrides)
+    except SettingsError as error:
+        for problem in error.problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(2) from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens already, so that a taken port is known before anything is started."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        _fail(f"Cannot listen on {host}: {error.strerror}.")
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            _fail(f"Port {port} on {host} is in use: stop the other program, or choose another port with --port.")
+        _fail(f"Cannot listen on port {port} of {host}: {error.strerror}.")
+    return listener
+
+
+def _fail(sentence: str) -> NoReturn:
+    typer.echo(sentence, err=True)
+    raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Probes and metrics.
+
+Owns what "alive" and "ready" mean over HTTP: alive says that this process answers, whatever the engine does; ready
+says that the engine serves windows right now.
+"""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import JSONResponse
+
+from asr_service.api.parts import PartsDep
+from asr_service.api.schemas import LiveReply, NotReadyReply, ReadyReply
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/livez", summary="Is the process alive?")
+async def livez(response: Response) -> LiveReply:
+    """Always 200, at once. For liveness probes: it does not depend on the engine, so a busy or loading engine does not
+    get the service killed.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    return LiveReply()
+
+
+@router.get(
+    "/readyz",
+    summary="Can it transcribe now?",
+    response_model=ReadyReply,
+    responses={503: {"model": NotReadyReply, "description": "The model is loading, or the engine is restarting."}},
+)
+async def readyz(parts: PartsDep) -> JSONResponse:
+    """200 when the engine has loaded and warmed up its model and is alive, else 503 with the reason. For readiness
+    probes and load balancers.
+    """
+    reason, model = parts.engine.not_ready_reason, parts.engine.model
+    reply: ReadyReply | NotReadyReply
+    if reason is not None or model is None:
+        reply, status = NotReadyReply(reason=reason or "the model is loading"), 503
+    else:
+        reply, status = ReadyReply(model=model.name), 200
+    return JSONResponse(reply.model_dump(), status, {"Cache-Control": "no-store"})
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(parts: PartsDep) -> Response:
+    """All metrics in Prometheus' text format; `docs/metrics.md` describes them."""
+    return Response(parts.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,103 @@
+"""The OpenAPI document: its introduction, and how errors appear in it.
+
+Owns texts for readers of /docs. The endpoints describe themselves.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from asr_service.api.schemas import Problem
+from asr_service.errors import (
+    AsrError,
+    AudioTooLong,
+    DeadlineExceeded,
+    EngineCrashed,
+    EngineError,
+    EngineNotReady,
+    InvalidInput,
+    InvalidOption,
+    MissingAudio,
+    Unavailable,
+    UnreadableAudio,
+    UnsupportedUpload,
+    UploadTooLarge,
+)
+
+DESCRIPTION = """\
+Speech recognition: send a recording, get what was said.
+
+```
+curl -F file=@recording.mp3 http://127.0.0.1:8000/transcribe
+curl --data-binary @recording.wav -H "Content-Type: audio/wav" "http://127.0.0.1:8000/transcribe?language=en"
+```
+
+Errors are [problem documents](https://www.rfc-editor.org/rfc/rfc9457) with a stable `code`. Every answer carries the
+header `X-Request-ID`; send your own (letters, digits, `.`, `_`, `-`; at most 128) to find a request in the log. A 503
+says in `Retry-After` when to try again.
+"""
+
+# Each error once, with the sentence that describes it to readers.
+ERRORS: dict[type[AsrError], str] = {
+    InvalidInput: "The form is malformed.",
+    MissingAudio: "There is no file, or it is empty.",
+    UnreadableAudio: "It is not audio, has no sound, or is damaged beyond reading.",
+    UploadTooLarge: "The body is larger than the service takes.",
+    AudioTooLong: "The recording is longer than the service takes.",
+    UnsupportedUpload: "The body is neither a form nor audio.",
+    InvalidOption: "An option is unknown, given twice, or has a value that the model cannot follow.",
+    EngineError: "The model failed on this recording.",
+    Unavailable: "A resource of the service is used up; try again later.",
+    EngineNotReady: "The model is still loading.",
+    EngineCrashed: "The engine died repeatedly while it worked on this recording.",
+    DeadlineExceeded: "The recording was not finished in time.",
+}
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these error statuses."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        possible = {error.code: sentence for error, sentence in ERRORS.items() if error.status == status}
+        if status == 500:
+            possible["internal_error"] = "Something unexpected; the log has the details."
+        responses[status] = {
+            "description": "\n".join(f"- `{code}`: {sentence}" for code, sentence in possible.items()),
+            "content": {
+                "application/problem+json": {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "examples": {code: {"value": _example(status, code, text)} for code, text in possible.items()},
+                }
+            },
+        }
+        if status == 503:
+            responses[status]["headers"] = {
+                "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+            }
+    return responses
+
+
+def install(app: FastAPI) -> None:
+    """Give `app` a document that knows the Problem schema."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+            schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _example(status: int, code: str, detail: str) -> dict[str, Any]:
+    return Problem(
+        type=f"urn:asr-service:problem:{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status,
+        detail=detail,
+        code=code,
+        request_id="3f0c4e0f5d9b4c2e9a55b6c8e7d10a2f",
+    ).model_dump()

@@ -1,0 +1,30 @@
+"""What the handlers work with, put together once by `create_app`.
+
+Owns nothing but the bundle and the way handlers get at it.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from asr_service.observability.metrics import Metrics
+from asr_service.service import Engine, Transcriber
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a running service that handlers need."""
+
+    engine: Engine
+    transcriber: Transcriber
+    metrics: Metrics
+    max_upload_bytes: int
+
+
+async def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+PartsDep = Annotated[Parts, Depends(_parts)]

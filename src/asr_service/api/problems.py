@@ -1,0 +1,76 @@
+"""Errors as application/problem+json (RFC 9457).
+
+Owns how every error of the service and of the framework looks on the wire. What an error means is in errors.py.
+"""
+
+import http
+import math
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from asr_service.api.context import record_of
+from asr_service.api.schemas import Problem
+from asr_service.errors import AsrError, InvalidOption
+
+MEDIA_TYPE = "application/problem+json"
+
+_FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
+INTERNAL_DETAIL = "Something went wrong inside the service; the log has the details under this request_id."
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    retry_after_s: float | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The response for an error, noted in the request's record too."""
+    record = record_of(request.scope)
+    record.code, record.error = code, detail
+    body = Problem(
+        type=f"urn:asr-service:problem:{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=record.request_id,
+    )
+    all_headers = dict(headers or {})
+    if retry_after_s is not None:
+        all_headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+    return JSONResponse(body.model_dump(), status, all_headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer all errors of `app` as problems."""
+    app.add_exception_handler(AsrError, _on_asr_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+
+
+async def _on_asr_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AsrError)
+    return problem(request, error.status, error.code, error.message, retry_after_s=error.retry_after_s)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = _FRAMEWORK_CODES.get(error.status_code, "http_error")
+    try:
+        detail = http.HTTPStatus(error.status_code).description or error.detail
+    except ValueError:
+        detail = error.detail
+    return problem(request, error.status_code, code, detail, headers=error.headers)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    sentences = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+    return problem(request, InvalidOption.status, InvalidOption.code, "; ".join(sentences))

@@ -1,0 +1,1 @@
+"""Untrusted audio bytes to speech windows, in sandboxed worker processes."""

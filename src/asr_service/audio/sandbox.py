@@ -1,0 +1,54 @@
+"""What a decode worker may use: memory, CPU seconds, file sizes, open files; and nothing to gain from an exploit.
+
+Owns the process limits. Knows nothing of audio. `confine` is called once, when all libraries are loaded and before the
+first hostile byte: the place for a system-call filter as well.
+"""
+
+import ctypes
+import os
+import resource
+from pathlib import Path
+
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+_OPEN_FILES = 64
+
+
+def confine(max_memory_bytes: int, max_output_bytes: int) -> None:
+    """Limit this process for good. `max_memory_bytes` comes on top of the address space in use now.
+
+    After this a huge allocation is a MemoryError, a huge write an OSError (EFBIG), and there are no core files. Raises
+    OSError when the system refuses.
+    """
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    # Also hides this process's memory from others of the same user.
+    _prctl(_PR_SET_DUMPABLE, 0)
+    for limit, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+        (resource.RLIMIT_FSIZE, max_output_bytes),
+        (resource.RLIMIT_AS, _address_space_bytes() + max_memory_bytes),
+    ):
+        _, hard = resource.getrlimit(limit)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+
+
+def allow_cpu(seconds: float) -> None:
+    """From now on, this many more seconds of CPU: beyond them the kernel ends the process with SIGXCPU."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    until = int(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (until if hard == resource.RLIM_INFINITY else min(until, hard), hard))
+
+
+def _address_space_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

@@ -1,0 +1,1 @@
+"""Continuous batching: scheduler, engine process and the client that supervises it."""

@@ -1,0 +1,210 @@
+"""The engine's loop body: messages in, one step, messages out.
+
+Owns what happens to a sequence from submission to its single answer: admission, decoding, guard, cancellation,
+deadline, and the isolation of a window that makes a batch fail. Works with any `Runner`; knows no torch, no socket
+and no thread, so all of it is tested with a runner in plain Python.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from asr_service.domain import WindowOptions, WindowTimings
+from asr_service.engine.messages import Cancel, Failed, Finished, FromEngine, Started, Stats, Submit
+from asr_service.engine.scheduler import Scheduler
+from asr_service.engine.sequence import Sequence
+from asr_service.errors import DeadlineExceeded, EngineError
+from asr_service.models.base import Admitted, Features, NewSequence, Runner
+from asr_service.text.guard import OutputGuard
+
+_STATS_INTERVAL_S = 0.05
+
+
+@dataclass(slots=True)
+class _Counters:
+    batch_sizes: list[int] = field(default_factory=list)
+    tokens: int = 0
+    frames_real: int = 0
+    frames_padded: int = 0
+
+
+class EngineCore:
+    """Single-threaded. `send` takes each outgoing message; `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        send: Callable[[FromEngine], None],
+        clock: Callable[[], float],
+        *,
+        max_step_frames: int,
+        guard: bool = True,
+        is_fatal: Callable[[Exception], bool] = lambda error: False,
+    ) -> None:
+        """`is_fatal` recognises errors that only a new process can leave behind; `step` raises those."""
+        self._runner = runner
+        self._send = send
+        self._clock = clock
+        self._guard = guard
+        self._is_fatal = is_fatal
+        self._scheduler = Scheduler(runner.info.slots, max_step_frames)
+        self._counters = _Counters()
+        self._stats_sent_s = float("-inf")
+
+    @property
+    def idle(self) -> bool:
+        return self._scheduler.idle
+
+    def submit(self, message: Submit, features: Features) -> None:
+        now = self._clock()
+        options = WindowOptions(message.language, message.prompt)
+        room = self._runner.max_new_tokens(options)
+        self._scheduler.add(
+            Sequence(
+                id=message.id,
+                request_id=message.request_id,
+                features=features,
+                options=options,
+                guard=OutputGuard(features.duration_s, room, enabled=self._guard),
+                arrived_s=now,
+                frames=self._runner.encoder_frames(features),
+                deadline_s=None if message.deadline_ms is None else now + message.deadline_ms / 1e3,
+            )
+        )
+
+    def cancel(self, message: Cancel) -> None:
+        """End a sequence whose result nobody wants. Says nothing; unknown ids have ended already."""
+        sequence = self._scheduler.find(message.id)
+        if sequence is not None:
+            self._end(sequence)
+
+    def step(self) -> None:
+        """Expire, admit, and run one decode step for all running sequences."""
+        self._expire()
+        batch = self._scheduler.admit()
+        if batch:
+            self._admit(batch)
+        if self._scheduler.running:
+            self._decode()
+        self._report()
+
+    def _expire(self) -> None:
+        now = self._clock()
+        late = [s for s in (*self._scheduler.waiting(), *self._scheduler.running) if s.expired(now)]
+        for sequence in late:
+            self._fail(sequence, DeadlineExceeded.code, "The deadline passed before the transcription was done.")
+
+    def _admit(self, batch: list[Sequence]) -> None:
+        now = self._clock()
+        for sequence in batch:
+            sequence.admitted_s = now
+        try:
+            admitted = self._encode(batch)
+        except Exception as error:  # noqa: BLE001 - fails the guilty window
+            self._raise_if_fatal(error)
+            if len(batch) == 1:
+                self._fail(batch[0], EngineError.code, f"The model failed on this audio: {_describe(error)}")
+                return
+            # One bad window must not cost the others theirs.
+            for sequence in batch:
+                self._admit([sequence])
+            return
+        for sequence, result in zip(batch, admitted, strict=True):
+            self._start(sequence, result)
+
+    def _encode(self, batch: list[Sequence]) -> list[Admitted]:
+        inputs = [NewSequence(sequence.features, sequence.options) for sequence in batch]
+        return self._runner.admit(len(self._scheduler.running), inputs)
+
+    def _start(self, sequence: Sequence, result: Admitted) -> None:
+        sequence.encoded_s = self._clock()
+        sequence.language = result.language
+        self._scheduler.start(sequence)
+        self._counters.frames_real += sequence.features.frames
+        self._counters.frames_padded += sequence.frames
+        self._send(Started(sequence.id, result.language))
+        self._take(sequence, result.token)
+
+    def _decode(self) -> None:
+        running = list(self._scheduler.running)
+        self._counters.batch_sizes.append(len(running))
+        try:
+            tokens: list[int | None] = list(self._runner.decode(0, len(running)))
+        except Exception as error:  # noqa: BLE001 - repeated row by row
+            self._raise_if_fatal(error)
+            tokens = self._decode_one_by_one(running)
+        for sequence, token in zip(running, tokens, strict=True):
+            sequence.steps += 1
+            if token is not None:
+                self._take(sequence, token)
+
+    def _decode_one_by_one(self, running: list[Sequence]) -> list[int | None]:
+        """Repeat a failed step row by row, so that only the guilty sequence fails (None)."""
+        tokens: list[int | None] = []
+        guilty: list[tuple[Sequence, str]] = []
+        for row, sequence in enumerate(running):
+            try:
+                tokens += self._runner.decode(row, 1)
+            except Exception as error:  # noqa: BLE001 - fails the guilty window
+                self._raise_if_fatal(error)
+                tokens.append(None)
+                guilty.append((sequence, _describe(error)))
+        for sequence, reason in guilty:
+            self._fail(sequence, EngineError.code, f"The model failed on this audio: {reason}")
+        return tokens
+
+    def _raise_if_fatal(self, error: Exception) -> None:
+        if self._is_fatal(error):
+            raise error
+
+    def _take(self, sequence: Sequence, token: int) -> None:
+        """Add a token to a running sequence, and finish it when it is complete."""
+        self._counters.tokens += 1
+        if token in self._runner.stop_ids or sequence.guard.push(token):
+            self._finish(sequence)
+
+    def _finish(self, sequence: Sequence) -> None:
+        now = self._clock()
+        guard = sequence.guard
+        timings = WindowTimings(
+            queue_ms=(sequence.admitted_s - sequence.arrived_s) * 1e3,
+            encode_ms=(sequence.encoded_s - sequence.admitted_s) * 1e3,
+            decode_ms=(now - sequence.encoded_s) * 1e3,
+            decode_steps=sequence.steps,
+        )
+        text = self._runner.text(guard.tokens)
+        self._end(sequence)
+        self._send(Finished(sequence.id, text, sequence.language, len(guard.tokens), timings, guard.stopped))
+
+    def _fail(self, sequence: Sequence, code: str, message: str) -> None:
+        self._end(sequence)
+        self._send(Failed(sequence.id, code, message))
+
+    def _end(self, sequence: Sequence) -> None:
+        """Take a sequence out of the scheduler, wherever it is, and close the gap that it leaves."""
+        if sequence not in self._scheduler.running:
+            self._scheduler.drop(sequence)
+            return
+        finish = self._scheduler.finish(sequence)
+        if finish.moved_from is not None:
+            self._runner.move(finish.moved_from, finish.row)
+
+    def _report(self) -> None:
+        now = self._clock()
+        if now - self._stats_sent_s < _STATS_INTERVAL_S and not self.idle:
+            return
+        counters, self._counters = self._counters, _Counters()
+        self._stats_sent_s = now
+        self._send(
+            Stats(
+                waiting=self._scheduler.waiting_count,
+                running=len(self._scheduler.running),
+                batch_sizes=counters.batch_sizes,
+                tokens=counters.tokens,
+                frames_real=counters.frames_real,
+                frames_padded=counters.frames_padded,
+            )
+        )
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,174 @@
+"""The engine's process: `python -m asr_service.engine.process FD`.
+
+Owns the device, the loading of the model, and the two threads: one reads messages and computes features, so that
+both happen while the device is busy; the other is the engine's loop, which blocks only while there is nothing to do.
+End-of-file on the channel means that the service has gone, and ends the process.
+"""
+
+import contextlib
+import ctypes
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from asr_service.domain import WindowOptions
+from asr_service.engine.core import EngineCore
+from asr_service.engine.messages import (
+    Cancel,
+    EngineConfig,
+    Failed,
+    FromEngine,
+    LoadFailed,
+    Ready,
+    Submit,
+    decode_to_engine,
+    encode,
+)
+from asr_service.errors import EngineError, ModelUnavailable
+from asr_service.ipc import BlockingChannel, ChannelClosed
+from asr_service.models.base import Features, NewSequence, Runner
+from asr_service.models.registry import load_runner
+
+log = logging.getLogger("asr_service.engine")
+
+_WINDOWS_PER_STEP = {"cpu": 1, "cuda": 16}
+"""Full windows that one step may encode. A CPU is busy with one; a GPU wants many."""
+
+_Inbound = tuple[Submit, Features] | Cancel | Failed | None
+
+
+def main(fd: int) -> int:
+    """Serve until the channel closes. Returns the exit status."""
+    # Ctrl-C reaches the whole process group, but it is the service that decides when the engine ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    channel = BlockingChannel(fd)
+    try:
+        config = decode_to_engine(channel.receive()[0])
+        if not isinstance(config, EngineConfig):
+            raise TypeError(f"the first message must be an EngineConfig, not {type(config).__name__}")
+        return _serve(channel, config)
+    except ChannelClosed:
+        return 0
+
+
+def _serve(channel: BlockingChannel, config: EngineConfig) -> int:
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+    try:
+        runner = _load(config)
+    except ModelUnavailable as error:
+        channel.send(encode(LoadFailed(error.message)))
+        return 1
+    _warm_up(runner)
+    _return_memory()
+    inbox: queue.SimpleQueue[_Inbound] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(channel, runner, inbox), name="reader", daemon=True).start()
+    channel.send(encode(Ready(runner.info)))
+    _loop(channel, runner, config, inbox)
+    return 0
+
+
+def _load(config: EngineConfig) -> Runner:
+    return load_runner(
+        config.model,
+        revision=config.revision,
+        device=config.device,
+        dtype=config.dtype,
+        slots=config.slots,
+        cache_dir=Path(config.cache_dir),
+    )
+
+
+def _warm_up(runner: Runner) -> None:
+    """Run every kind of step once, so that the first request pays for no allocation and no kernel choice."""
+    noise = np.random.default_rng(0).normal(scale=1000.0, size=16_000).astype(np.int16)
+    sequence = NewSequence(runner.features(noise), WindowOptions())
+    runner.admit(0, [sequence])
+    for batch in (1, runner.info.slots):
+        runner.decode(0, batch)
+
+
+def _return_memory() -> None:
+    """Give what loading has freed back to the system; glibc would keep it for itself."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _read(channel: BlockingChannel, runner: Runner, inbox: "queue.SimpleQueue[_Inbound]") -> None:
+    try:
+        while True:
+            message = decode_to_engine(channel.receive()[0])
+            if isinstance(message, Submit):
+                inbox.put(_with_features(message, runner))
+            elif isinstance(message, Cancel):
+                inbox.put(message)
+    except ChannelClosed:
+        log.info("the service has closed the channel")
+    finally:
+        inbox.put(None)
+
+
+def _with_features(message: Submit, runner: Runner) -> tuple[Submit, Features] | Failed:
+    try:
+        return message, runner.features(np.frombuffer(message.pcm, dtype="<i2"))
+    except ValueError as error:
+        return Failed(message.id, EngineError.code, f"The window cannot be used: {error}")
+
+
+def _loop(channel: BlockingChannel, runner: Runner, config: EngineConfig, inbox: "queue.SimpleQueue[_Inbound]") -> None:
+    device = runner.info.device.partition(":")[0]
+
+    def send(message: FromEngine) -> None:
+        channel.send(encode(message))
+
+    core = EngineCore(
+        runner,
+        send,
+        time.monotonic,
+        max_step_frames=_WINDOWS_PER_STEP[device] * runner.frames_per_window,
+        guard=config.guard,
+        is_fatal=_is_fatal,
+    )
+    while True:
+        message = inbox.get() if core.idle else _next(inbox)
+        while message is not _EMPTY:
+            if message is None:
+                return
+            if isinstance(message, Cancel):
+                core.cancel(message)
+            elif isinstance(message, Failed):
+                send(message)
+            elif isinstance(message, tuple):
+                core.submit(*message)
+            message = _next(inbox)
+        core.step()
+
+
+_EMPTY = object()
+
+
+def _next(inbox: "queue.SimpleQueue[_Inbound]") -> object:
+    try:
+        return inbox.get_nowait()
+    except queue.Empty:
+        return _EMPTY
+
+
+def _is_fatal(error: Exception) -> bool:
+    """After a CUDA error (other than want of memory) every further call on the device fails."""
+    return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

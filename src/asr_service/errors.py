@@ -1,0 +1,91 @@
+"""Everything that can go wrong for a caller, with its HTTP status and a stable code.
+
+AsrError
+├── InvalidInput          4xx: the caller can fix it
+│   ├── InvalidOption     422  a field or option that is unknown or has a bad value
+│   ├── MissingAudio      400  no file, or an empty one
+│   ├── UnreadableAudio   400  not audio, no sound in it, or damaged beyond reading
+│   ├── UploadTooLarge    413
+│   ├── UnsupportedUpload 415  neither a multipart form nor an audio body
+│   └── AudioTooLong      413
+├── Unavailable           503: try again later (carries retry_after_s)
+│   ├── EngineNotReady
+│   └── EngineCrashed     the engine died repeatedly while it held this window
+├── EngineError           500  the model failed on this window
+├── DeadlineExceeded      504
+└── ModelUnavailable      a model cannot be loaded: ends the start of the service
+"""
+
+from typing import ClassVar
+
+
+class AsrError(Exception):
+    """Base of all errors that callers see: a stable `code`, an HTTP `status` and one sentence for a human."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class InvalidInput(AsrError):
+    code = "invalid_input"
+    status = 400
+
+
+class InvalidOption(InvalidInput):
+    code = "invalid_option"
+    status = 422
+
+
+class MissingAudio(InvalidInput):
+    code = "missing_audio"
+
+
+class UnreadableAudio(InvalidInput):
+    code = "unreadable_audio"
+
+
+class UploadTooLarge(InvalidInput):
+    code = "upload_too_large"
+    status = 413
+
+
+class UnsupportedUpload(InvalidInput):
+    code = "unsupported_upload"
+    status = 415
+
+
+class AudioTooLong(InvalidInput):
+    code = "audio_too_long"
+    status = 413
+
+
+class Unavailable(AsrError):
+    code = "unavailable"
+    status = 503
+
+
+class EngineNotReady(Unavailable):
+    code = "engine_not_ready"
+
+
+class EngineCrashed(Unavailable):
+    code = "engine_crashed"
+
+
+class EngineError(AsrError):
+    code = "engine_error"
+
+
+class DeadlineExceeded(AsrError):
+    code = "deadline_exceeded"
+    status = 504
+
+
+class ModelUnavailable(AsrError):
+    code = "model_unavailable"
+    status = 503

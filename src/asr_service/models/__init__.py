@@ -1,0 +1,1 @@
+"""Model runners: the only code that knows an architecture."""

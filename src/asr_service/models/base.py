@@ -1,0 +1,84 @@
+"""The protocol between the engine and a model: what a runner must be able to do.
+
+Owns the types of that conversation. Knows no tensors, so that the engine's logic can be tested with a runner in
+plain Python.
+
+A runner holds `slots` rows. Rows in use are always 0 … n-1: the engine admits new sequences at row n, and when one
+leaves it moves the last row into the gap. So every batched operation works on a view of the caches and nothing is
+gathered.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_service.domain import ModelInfo, WindowOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Log-mel features of one window: `log_mel` [mel bins, padded frames] float32, of which `frames` hold audio."""
+
+    log_mel: NDArray[np.float32]
+    frames: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NewSequence:
+    features: Features
+    options: WindowOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A sequence that has its row: the language in effect (None where the model has none) and its first token."""
+
+    language: str | None
+    token: int
+
+
+class Runner(Protocol):
+    """A model with its caches. Not thread-safe, except for `features`."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def stop_ids(self) -> frozenset[int]: ...
+
+    @property
+    def frames_per_window(self) -> int:
+        """Feature frames of a padded 30 s window: what a window costs in the encoder at most."""
+        ...
+
+    def features(self, pcm: NDArray[np.int16]) -> Features:
+        """Log-mel features of a mono 16 kHz window of at most 30 s. Called from another thread than the rest."""
+        ...
+
+    def max_new_tokens(self, options: WindowOptions) -> int:
+        """How many tokens fit into a slot after the prompt."""
+        ...
+
+    def encoder_frames(self, features: Features) -> int:
+        """Frames that the encoder will compute for these features, padding included."""
+        ...
+
+    def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:
+        """Encode and prefill `batch` into rows first_row, first_row + 1, …; all or nothing."""
+        ...
+
+    def decode(self, first_row: int, count: int) -> list[int]:
+        """One decode step for `count` rows: the next token of each. Feeds on the tokens that it returned before."""
+        ...
+
+    def move(self, source: int, target: int) -> None:
+        """Copy the state of row `source` over row `target`."""
+        ...
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Tokens (without stop ids) to text."""
+        ...

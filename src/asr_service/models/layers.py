@@ -1,0 +1,223 @@
+"""Building blocks that both model families share: packed linear layers, norms and attention over slot caches.
+
+Owns how the weights of transformers' modules are laid out for speed. Knows no architecture.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Activation = Literal["none", "gelu", "silu"]
+_ACTIVATIONS = {"none": lambda x: x, "gelu": F.gelu, "silu": F.silu}
+_MKLDNN_ACTIVATIONS = {"none": ("none", ""), "gelu": ("gelu", "none"), "silu": ("swish", "")}
+_ROWS_HINT = 16
+"""Packed weights may be tiled for a number of rows; decode steps have about this many."""
+
+
+class Linear:
+    """y = activation(x Wᵀ + b) + residual, with W packed for oneDNN on a CPU.
+
+    At decode time a plain `F.linear` spends as long on repacking W as on multiplying; packing once is worth a factor
+    of 1.5 to 2.3 there (benchmarks/RESULTS.md).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """weight [out, in], bias [out], of the same dtype and device."""
+        self.bias = None if bias is None else bias.detach().contiguous()
+        self.packed = weight.device.type == "cpu" and _can_pack(weight.dtype)
+        weight = weight.detach().contiguous()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS_HINT) if self.packed else weight
+
+    @classmethod
+    def of(cls, *modules: nn.Linear, scale: float = 1.0) -> "Linear":
+        """One layer for several that share their input, outputs in order; `scale` multiplies the first one's output."""
+        weights = [module.weight.detach() for module in modules]
+        biases = [
+            module.weight.new_zeros(module.out_features) if module.bias is None else module.bias.detach()
+            for module in modules
+        ]
+        if scale != 1.0:
+            weights[0], biases[0] = weights[0] * scale, biases[0] * scale
+        bias = torch.cat(biases) if any(module.bias is not None for module in modules) else None
+        return cls(torch.cat(weights), bias)
+
+    def __call__(self, x: Tensor, activation: Activation = "none", residual: Tensor | None = None) -> Tensor:
+        """x [..., in] → [..., out]; `residual` has the result's shape and cannot be combined with an activation."""
+        if not self.packed:
+            y: Tensor = _ACTIVATIONS[activation](F.linear(x, self.weight, self.bias))
+            return y if residual is None else residual + y
+        if residual is not None:
+            fused: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
+            return fused
+        name, algorithm = _MKLDNN_ACTIVATIONS[activation]
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, name, [], algorithm)
+        return result
+
+
+def _can_pack(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    @classmethod
+    def of(cls, module: nn.LayerNorm) -> "LayerNorm":
+        return cls(module.weight.detach(), module.bias.detach(), module.eps)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Conv1d:
+    weight: Tensor
+    bias: Tensor | None
+    stride: int
+
+    @classmethod
+    def of(cls, module: nn.Conv1d) -> "Conv1d":
+        bias = None if module.bias is None else module.bias.detach()
+        return cls(module.weight.detach(), bias, module.stride[0])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [batch, in, frames] → gelu of the convolution, width 3, padded by one frame at each end."""
+        return F.gelu(F.conv1d(x, self.weight, self.bias, stride=self.stride, padding=1))
+
+
+class SlotCache:
+    """Keys and values of every layer for a fixed number of slots, one sequence each.
+
+    Shapes: keys [layers, slots, heads, head_dim, length] on a CPU, where a matrix product over transposed keys is up
+    to five times as fast as the fused attention kernel for single queries in bf16, and
+    [layers, slots, heads, length, head_dim] elsewhere; values are always of the latter shape.
+    Starts as zeros, since masked positions are still multiplied; on a CPU such memory costs nothing until it is
+    written.
+    """
+
+    def __init__(
+        self, layers: int, slots: int, heads: int, head_dim: int, length: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.length = length
+        self.transposed = device.type == "cpu"
+        shape = (layers, slots, heads, length, head_dim)
+        key_shape = (layers, slots, heads, head_dim, length) if self.transposed else shape
+        self.keys = torch.zeros(key_shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self._rows = torch.arange(slots, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+    def write_prefix(self, layer: int, rows: slice, keys: Tensor, values: Tensor) -> None:
+        """Fill positions 0 … n-1 of `rows` with keys and values [rows, heads, n, head_dim]."""
+        n = keys.shape[2]
+        if self.transposed:
+            self.keys[layer, rows, :, :, :n] = keys.transpose(2, 3)
+        else:
+            self.keys[layer, rows, :, :n] = keys
+        self.values[layer, rows, :, :n] = values
+
+    def append(self, layer: int, rows: slice, positions: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write one position of each row: positions [rows], keys and values [rows, heads, 1, head_dim]."""
+        index = self._rows[rows]
+        if self.transposed:
+            self.keys[layer, index, :, :, positions] = keys[:, :, 0]
+        else:
+            self.keys[layer, index, :, positions] = keys[:, :, 0]
+        self.values[layer, index, :, positions] = values[:, :, 0]
+
+    def read(self, layer: int, rows: slice, length: int) -> tuple[Tensor, Tensor]:
+        """Views of the first `length` positions of `rows`, in the cache's own layout."""
+        keys = self.keys[layer, rows]
+        keys = keys[..., :length] if self.transposed else keys[..., :length, :]
+        return keys, self.values[layer, rows, :, :length]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of one slot over another."""
+        if self.transposed:
+            self.keys[:, target, :, :, :length] = self.keys[:, source, :, :, :length]
+        else:
+            self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
+        self.values[:, target, :, :length] = self.values[:, source, :, :length]
+
+
+class Rows:
+    """What every runner keeps for each row: its last token and how many positions of its cache are filled.
+
+    Tokens and positions live on the device, where the next step needs them; lengths also on the host, which chooses
+    shapes by them.
+    """
+
+    def __init__(self, slots: int, device: torch.device) -> None:
+        self.tokens = torch.zeros(slots, dtype=torch.long, device=device)
+        self.positions = torch.zeros(slots, dtype=torch.long, device=device)
+        self.lengths = [0] * slots
+
+    def reset(self, rows: slice) -> Tensor:
+        """Start `rows` anew; returns their positions, all zero."""
+        self.positions[rows] = 0
+        self.lengths[rows] = [0] * (rows.stop - rows.start)
+        return self.positions[rows]
+
+    def advance(self, rows: slice, logits: Tensor, consumed: list[int]) -> list[int]:
+        """Choose the likeliest token of each row from logits [rows, vocabulary], after `consumed` new positions."""
+        chosen = logits.max(dim=-1).indices
+        self.tokens[rows] = chosen
+        self.positions[rows] += torch.tensor(consumed, device=self.positions.device)
+        self.lengths[rows] = [length + n for length, n in zip(self.lengths[rows], consumed, strict=True)]
+        tokens: list[int] = chosen.tolist()
+        return tokens
+
+    def read_length(self, rows: slice, bucket: int, limit: int) -> int:
+        """How many cached positions the next step must read: a multiple of `bucket`, so that shapes repeat."""
+        longest = max(self.lengths[rows]) + 1
+        return min(limit, -(-longest // bucket) * bucket)
+
+    def move(self, source: int, target: int) -> None:
+        self.tokens[target] = self.tokens[source]
+        self.positions[target] = self.positions[source]
+        self.lengths[target] = self.lengths[source]
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, transposed: bool) -> Tensor:
+    """Attention of already scaled queries over a cache.
+
+    query [batch, heads, queries, head_dim]; keys and values as `SlotCache.read` gives them; mask additive and
+    broadcastable to [batch, heads, queries, length]. Returns [batch, heads, queries, head_dim].
+    """
+    if not transposed:
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=1.0)
+    scores = torch.matmul(query, keys)
+    if mask is not None:
+        scores = scores + mask
+    return torch.matmul(torch.softmax(scores, dim=-1), values)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[batch, length, heads * head_dim] → [batch, heads, length, head_dim]."""
+    batch, length, width = x.shape
+    return x.view(batch, length, heads, width // heads).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[batch, heads, length, head_dim] → [batch, length, heads * head_dim]."""
+    batch, heads, length, head_dim = x.shape
+    return x.transpose(1, 2).reshape(batch, length, heads * head_dim)
+
+
+def causal_mask(start: Tensor, queries: int, length: int, dtype: torch.dtype) -> Tensor:
+    """Additive mask [rows, 1, queries, length]: query i of a row, at position start + i, sees keys up to itself."""
+    positions = start[:, None] + torch.arange(queries, device=start.device)
+    visible = torch.arange(length, device=start.device) <= positions[:, :, None]
+    mask = torch.zeros(visible.shape, dtype=dtype, device=start.device)
+    return mask.masked_fill_(~visible, float("-inf"))[:, None]

@@ -1,0 +1,1 @@
+"""Metrics and logs, each defined in one place."""

@@ -1,0 +1,220 @@
+"""The configuration of the service: one typed tree, read from variables that start with ASR_.
+
+Owns names, defaults and checks of all settings, and what a child process may see of the environment. The only module
+that reads the environment. Every field is described in docs/settings.md.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_PREFIX = "ASR_"
+_DELIMITER = "__"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. `problems` holds one sentence each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class AuthSettings(BaseModel):
+    """Who may use the service."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["none", "required"] = Field(
+        default="none",
+        description="`none`: everyone who can reach the address. Only loopback addresses are allowed then.",
+    )
+
+    @field_validator("mode")
+    @classmethod
+    def _known_but_missing(cls, mode: str) -> str:
+        if mode == "required":
+            raise ValueError("authentication is not available in this version yet; use `none` on a loopback address")
+        return mode
+
+
+def _default_cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification asks to ignore a relative path.
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "asr-service"
+
+
+class Settings(BaseSettings):
+    """All settings. Frozen: a change needs a restart."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_nested_delimiter=_DELIMITER,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+    )
+
+    model: Annotated[str, StringConstraints(min_length=1)] = Field(
+        default="whisper-base",
+        description="`whisper-base` (in the package), a Hugging Face id such as `zai-org/GLM-ASR-Nano-2512` or "
+        "`openai/whisper-large-v3-turbo`, or the path of a folder with a checkpoint.",
+    )
+    model_revision: str | None = Field(
+        default=None,
+        description="Commit, tag or branch of a Hugging Face model. Unset: a pinned commit for GLM-ASR-Nano-2512, "
+        "`main` for others.",
+    )
+    device: str = Field(default="auto", description="`auto` (the first GPU, else the CPU), `cpu`, `cuda` or `cuda:N`.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="Number format of the model. `auto`: bfloat16 where the device has it, else float32.",
+    )
+    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the engine; 0 means one per core.")
+    max_batch: int = Field(
+        default=16,
+        ge=1,
+        le=512,
+        description="Windows (at most 30 s of audio each) that are transcribed at the same time.",
+    )
+    cache_dir: Path = Field(
+        default_factory=_default_cache_dir,
+        description="Where converted models are kept. Default: `$XDG_CACHE_HOME/asr-service`, or "
+        "`~/.cache/asr-service`.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    auth: AuthSettings = Field(default_factory=AuthSettings, description="Who may use the service.")
+    max_upload_mb: int = Field(default=512, ge=1, le=65536, description="Largest request body, in MiB.")
+    max_audio_s: int = Field(default=14_400, ge=1, le=604_800, description="Longest recording, in seconds (4 hours).")
+    decode_workers: int = Field(
+        default=0, ge=0, le=256, description="Processes that decode audio; 0 means one more than there are cores."
+    )
+    decode_memory_mb: int = Field(
+        default=512, ge=64, le=65536, description="Memory that one decoding process may use for a recording, in MiB."
+    )
+    windows_in_flight: int = Field(
+        default=8,
+        ge=1,
+        le=512,
+        description="Windows of one request that may be in the engine at once: a long file's share.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe message to log: `debug`, `info`, `warning` or `error`."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`json`, `console`, or `auto`: console on a terminal, JSON elsewhere."
+    )
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError("it should be auto, cpu, cuda, or a GPU's number such as cuda:1")
+        return device
+
+    @field_validator("cache_dir")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _safe_address(self) -> Self:
+        if self.auth.mode == "none" and not _is_loopback(self.host):
+            raise ValueError(
+                f"ASR_HOST={self.host!r} is not a loopback address, and without authentication the service listens on "
+                "127.0.0.0/8, ::1 or localhost only; put a proxy that authenticates in front of it"
+            )
+        return self
+
+    @classmethod
+    def load(cls, **overrides: object) -> Self:
+        """Settings from the environment; `overrides` (those that are not None) take precedence over it.
+
+        Raises SettingsError with a sentence for each problem, unknown variables among them.
+        """
+        given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+        problems = list(_unknown_variables(os.environ))
+        try:
+            settings = cls(**given)
+        except ValidationError as error:
+            problems += [_sentence(dict(detail)) for detail in error.errors(include_url=False)]
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+    @property
+    def decode_worker_count(self) -> int:
+        return self.decode_workers or len(os.sched_getaffinity(0)) + 1
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return self.max_upload_mb * 1024 * 1024
+
+
+def variables(tree: type[BaseModel] = Settings, prefix: str = _PREFIX) -> Iterator[str]:
+    """The names of all variables, such as ASR_AUTH__MODE."""
+    for name, field in tree.model_fields.items():
+        variable = prefix + name.upper()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from variables(field.annotation, variable + _DELIMITER)
+        else:
+            yield variable
+
+
+_CHILD_NAMES = frozenset(
+    ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+)
+_ENGINE_NAMES = frozenset(
+    ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "XDG_CACHE_HOME")
+    + ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+)
+_ENGINE_PREFIXES = ("HF_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "KMP_")
+
+
+def decoder_environment() -> dict[str, str]:
+    """What a decode worker sees of the environment: enough to run Python, no credentials."""
+    return {name: value for name, value in os.environ.items() if name in _CHILD_NAMES}
+
+
+def engine_environment() -> dict[str, str]:
+    """What an engine sees: the same, and what it needs to reach the model hub and the GPU. Never an ASR_ variable."""
+    chosen = decoder_environment()
+    for name, value in os.environ.items():
+        if name.upper() in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES):
+            chosen[name] = value
+    return chosen
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    known = list(variables())
+    for name in sorted(environ):
+        if name.upper().startswith(_PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists all settings"
+            yield f"{name} is not a setting of this service; {hint}"
+
+
+def _sentence(detail: dict[str, Any]) -> str:
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if not detail["loc"]:
+        return message
+    variable = _PREFIX + _DELIMITER.join(str(part) for part in detail["loc"]).upper()
+    return f"{variable}={str(detail['input'])!r} cannot be used: {message[0].lower()}{message[1:]}"

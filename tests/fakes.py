@@ -1,0 +1,192 @@
+"""Stand-ins for the engine and the decoder that tests script window by window. No timers: everything waits for events.
+
+The fake decoder fills window number i with the sample value i, so that a test sees which window reached the engine.
+"""
+
+import array
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+
+from asr_service.domain import (
+    SAMPLE_RATE_HZ,
+    AudioSummary,
+    ModelInfo,
+    Region,
+    Window,
+    WindowOptions,
+    WindowResult,
+    WindowTimings,
+)
+from asr_service.errors import AsrError
+
+WHISPER = ModelInfo("whisper-test", "whisper", "cpu", "float32", ("en", "de", "zh", "jw"), 4, 1_000_000, 0.5)
+GLM_ASR = ModelInfo("glm-asr-test", "glm_asr", "cpu", "float32", (), 4, 1_000_000, 0.5)
+
+
+def result(text: str, language: str | None = "en", *, ms: float = 1.0, guard: str | None = None) -> WindowResult:
+    """The result of a window that took `ms` in each stage."""
+    return WindowResult(text, language, 3, WindowTimings(ms, ms, ms, 3), guard)
+
+
+class Call:
+    """One window that was given to the fake engine."""
+
+    def __init__(
+        self, request_id: str, pcm: bytes, options: WindowOptions, on_started: Callable[[str | None], None] | None
+    ) -> None:
+        self.request_id = request_id
+        self.samples = array.array("h", pcm)
+        self.options = options
+        self.cancelled = False
+        self.outcome: asyncio.Future[WindowResult] = asyncio.get_running_loop().create_future()
+        self._on_started = on_started
+
+    @property
+    def window(self) -> int:
+        """The number of the window, as the fake decoder wrote it into the audio."""
+        (value,) = set(self.samples)
+        return value
+
+    def start(self, language: str | None) -> None:
+        assert self._on_started is not None
+        self._on_started(language)
+
+    def finish(self, text: str, language: str | None = "en") -> None:
+        self.outcome.set_result(result(text, language))
+
+    def fail(self, error: AsrError) -> None:
+        self.outcome.set_exception(error)
+
+
+class FakeEngine:
+    """Answers every window from `answers` in the order of arrival, or, without, hangs until the test ends the call."""
+
+    def __init__(
+        self,
+        answers: Sequence[WindowResult | Exception] | None = None,
+        *,
+        model: ModelInfo | None = WHISPER,
+        not_ready: str | None = None,
+    ) -> None:
+        self.model = model
+        self.not_ready_reason = not_ready
+        self.calls: list[Call] = []
+        self.events: list[str] = []
+        self.loaded = asyncio.Event()
+        self.load_error: Exception | None = None
+        self._answers = None if answers is None else list(answers)
+        self._arrivals: asyncio.Queue[Call] = asyncio.Queue()
+        if model is not None:
+            self.loaded.set()
+
+    @property
+    def running(self) -> list[Call]:
+        return [call for call in self.calls if not call.outcome.done() and not call.cancelled]
+
+    async def next_call(self) -> Call:
+        """The next window, as soon as it has arrived."""
+        return await self._arrivals.get()
+
+    async def start(self) -> None:
+        self.events.append("engine started")
+
+    async def wait_ready(self) -> None:
+        await self.loaded.wait()
+        if self.load_error is not None:
+            raise self.load_error
+
+    async def aclose(self) -> None:
+        self.events.append("engine closed")
+
+    async def transcribe(
+        self,
+        request_id: str,
+        pcm: bytes,
+        options: WindowOptions,
+        *,
+        on_started: Callable[[str | None], None] | None = None,
+    ) -> WindowResult:
+        call = Call(request_id, pcm, options, on_started)
+        self.calls.append(call)
+        self._arrivals.put_nowait(call)
+        if self._answers is not None:
+            answer = self._answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        try:
+            return await call.outcome
+        except asyncio.CancelledError:
+            call.cancelled = True
+            raise
+
+
+class FakeDecoder:
+    """Cuts every upload into `count` windows of one second. `error` is raised after them, instead of the summary."""
+
+    def __init__(
+        self, count: int = 1, *, error: Exception | None = None, warnings: tuple[str, ...] = (), hang: bool = False
+    ) -> None:
+        self.count = count
+        self.error = error
+        self.warnings = warnings
+        self.hang = hang
+        self.uploads: list[bytes] = []
+        self.open = 0
+        """How many recordings are being decoded."""
+        self.hanging = asyncio.Event()
+        self.events: list[str] = []
+
+    async def start(self) -> None:
+        self.events.append("decoder started")
+
+    async def aclose(self) -> None:
+        self.events.append("decoder closed")
+
+    async def windows(self, audio_fd: int, pcm_fd: int, size_bytes: int) -> AsyncGenerator[Window | AudioSummary, None]:
+        self.open += 1
+        try:
+            # From where the descriptor stands, as a decoder that shares it would read.
+            self.uploads.append(os.read(audio_fd, size_bytes + 1))
+            assert len(self.uploads[-1]) == size_bytes
+            for index in range(self.count):
+                start = index * SAMPLE_RATE_HZ
+                os.pwrite(pcm_fd, array.array("h", [index] * SAMPLE_RATE_HZ).tobytes(), start * 2)
+                yield Window(index, start, start + SAMPLE_RATE_HZ, Region(index + 0.1, index + 0.9))
+            if self.hang:
+                self.hanging.set()
+                await asyncio.Event().wait()
+            if self.error is not None:
+                raise self.error
+            yield AudioSummary(float(self.count), self.warnings, 5.0, 2.0)
+        finally:
+            self.open -= 1
+
+
+async def settle() -> None:
+    """Let the other tasks run until nothing more happens by itself."""
+    for _ in range(50):
+        await asyncio.sleep(0)  # noqa: TID251 - gives way to other tasks, takes no time
+
+
+def open_files() -> dict[str, str]:
+    """What each file descriptor of this process refers to."""
+    files = {}
+    for descriptor in os.listdir("/proc/self/fd"):
+        # The listing has a descriptor of its own, which is gone by now.
+        with contextlib.suppress(FileNotFoundError):
+            files[descriptor] = os.readlink(f"/proc/self/fd/{descriptor}")
+    return files
+
+
+@contextlib.asynccontextmanager
+async def nothing_left_behind() -> AsyncIterator[None]:
+    """Fails when the block leaves open files or unfinished tasks behind."""
+    files, tasks = open_files(), asyncio.all_tasks()
+    yield
+    assert open_files() == files, (open_files(), files)
+    # The runner of asynchronous tests has a task of its own for each step of a fixture.
+    left = [task for task in asyncio.all_tasks() - tasks if not task.done() and "TestRunner" not in repr(task)]
+    assert left == [], left

@@ -1,0 +1,84 @@
+"""A runner in plain Python whose sequences say what a script tells them to."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_service.domain import ModelInfo, WindowOptions
+from asr_service.engine.messages import Submit
+from asr_service.models.base import Admitted, Features, NewSequence
+
+STOP = 0
+
+
+class ScriptedRunner:
+    """A sequence's `duration_s` is the key of its script: the tokens that it says, one a step.
+
+    Raises what `admit_errors` and `decode_errors` hold for a script. Rows are checked: a wrong move or a gap in the
+    rows makes a sequence say another one's tokens.
+    """
+
+    stop_ids = frozenset({STOP})
+    frames_per_window = 100
+
+    def __init__(self, scripts: dict[float, list[int]], slots: int = 4, *, room: int = 10_000) -> None:
+        self.info = ModelInfo("scripted", "scripted", "cpu", "float32", (), slots, 0, 0.0)
+        self.scripts = scripts
+        self.admit_errors: dict[float, Exception] = {}
+        self.decode_errors: dict[float, Exception] = {}
+        self.rows: list[tuple[float, int] | None] = [None] * slots
+        self.batches: list[int] = []
+        self.encoded: list[list[float]] = []
+        self._room = room
+
+    def features(self, pcm: NDArray[np.int16]) -> Features:
+        raise NotImplementedError("the core is given features")
+
+    def max_new_tokens(self, options: WindowOptions) -> int:
+        return self._room
+
+    def encoder_frames(self, features: Features) -> int:
+        return int(features.log_mel.shape[1])
+
+    def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:
+        keys = [sequence.features.duration_s for sequence in batch]
+        self.encoded.append(keys)
+        for key in keys:
+            if key in self.admit_errors:
+                raise self.admit_errors[key]
+        for row, key in enumerate(keys, first_row):
+            self.rows[row] = (key, 1)
+        return [
+            Admitted(sequence.options.language or "en", self.scripts[key][0])
+            for sequence, key in zip(batch, keys, strict=True)
+        ]
+
+    def decode(self, first_row: int, count: int) -> list[int]:
+        self.batches.append(count)
+        rows = [self.rows[row] for row in range(first_row, first_row + count)]
+        live = [row for row in rows if row is not None]
+        assert len(live) == count, "decoded a row that holds nothing"
+        for key, _ in live:
+            if key in self.decode_errors:
+                raise self.decode_errors[key]
+        for row, (key, position) in enumerate(live, first_row):
+            self.rows[row] = (key, position + 1)
+        return [self.scripts[key][position] for key, position in live]
+
+    def move(self, source: int, target: int) -> None:
+        self.rows[target] = self.rows[source]
+        self.rows[source] = None
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return " ".join(map(str, tokens))
+
+
+def features(key: float, frames: int = 100) -> Features:
+    return Features(np.zeros((1, frames), dtype=np.float32), frames, key)
+
+
+def submit(
+    sequence_id: int, request_id: str = "r", *, language: str | None = None, deadline_ms: float | None = None
+) -> Submit:
+    return Submit(sequence_id, request_id, b"", language, None, deadline_ms)

@@ -1,0 +1,57 @@
+"""The command line: what ends it before any process is started."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("ASR_")}
+    return subprocess.run(
+        [sys.executable, "-m", "asr_service", *arguments],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_version() -> None:
+    done = run("--version")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "asr-service 0.1.0\n", "")
+
+
+@pytest.mark.parametrize("command", [("serve",), ("transcribe", "a.wav")])
+def test_wrong_settings_are_one_sentence_each_and_exit_code_2(command: tuple[str, ...]) -> None:
+    done = run(*command, ASR_PORT="abc", ASR_MODL="x")
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "ASR_MODL is not a setting of this service; did you mean ASR_MODEL?",
+        "ASR_PORT='abc' cannot be used: input should be a valid integer, unable to parse string as an integer",
+    ]
+
+
+def test_refuses_to_listen_where_others_could_reach_it() -> None:
+    done = run("serve", "--host", "0.0.0.0")
+
+    assert done.returncode == 2
+    assert "'0.0.0.0' is not a loopback address" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_taken_port_is_one_sentence_and_exit_code_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run("serve", "--port", str(port))
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Port {port} on 127.0.0.1 is in use: stop the other program, or choose another port with --port.\n"
+    )

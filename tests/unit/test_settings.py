@@ -1,0 +1,165 @@
+"""Settings: defaults, the environment, and sentences for whatever is wrong."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from asr_service.settings import Settings, SettingsError, decoder_environment, engine_environment, variables
+
+DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("ASR_"):
+            monkeypatch.delenv(name)
+
+
+def problems(**overrides: object) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(**overrides)
+    return caught.value.problems
+
+
+def test_works_without_any_variable() -> None:
+    settings = Settings.load()
+
+    assert settings.model == "whisper-base"
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.max_upload_bytes == 512 * 1024 * 1024
+    assert settings.decode_worker_count == len(os.sched_getaffinity(0)) + 1
+
+
+def test_reads_the_environment_and_nested_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASR_MODEL", "zai-org/GLM-ASR-Nano-2512")
+    monkeypatch.setenv("ASR_MAX_BATCH", "4")
+    monkeypatch.setenv("ASR_AUTH__MODE", "none")
+    monkeypatch.setenv("ASR_DEVICE", "cuda:1")
+    monkeypatch.setenv("ASR_DECODE_WORKERS", "3")
+    monkeypatch.setenv("ASR_LOG_LEVEL", "")
+
+    settings = Settings.load()
+
+    assert (settings.model, settings.max_batch) == ("zai-org/GLM-ASR-Nano-2512", 4)
+    assert (settings.auth.mode, settings.device, settings.decode_worker_count) == ("none", "cuda:1", 3)
+    assert settings.log_level == "info"
+
+
+def test_overrides_win_over_the_environment_unless_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASR_PORT", "9000")
+
+    assert Settings.load(port=9001, host=None).port == 9001
+    assert Settings.load(port=None).port == 9000
+
+
+def test_is_frozen() -> None:
+    settings = Settings.load()
+    with pytest.raises(ValidationError):
+        settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("ASR_MODL", "x", "ASR_MODL is not a setting of this service; did you mean ASR_MODEL?"),
+        ("ASR_AUTH_MODE", "none", "did you mean ASR_AUTH__MODE?"),
+        ("asr_prot", "1", "did you mean ASR_PORT?"),
+        ("ASR_QQQQQQ", "1", "docs/settings.md"),
+        ("ASR_PORT", "abc", "ASR_PORT='abc' cannot be used: input should be a valid integer"),
+        ("ASR_PORT", "70000", "less than or equal to 65535"),
+        ("ASR_DEVICE", "gpu", "ASR_DEVICE='gpu' cannot be used: it should be auto, cpu, cuda"),
+        ("ASR_DTYPE", "int8", "ASR_DTYPE='int8'"),
+        ("ASR_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("ASR_AUTH__MODE", "required", "not available in this version yet"),
+        ("ASR_AUTH__MODE", "maybe", "ASR_AUTH__MODE='maybe'"),
+        ("ASR_HOST", "0.0.0.0", "is not a loopback address"),
+        ("ASR_HOST", "example.org", "is not a loopback address"),
+        ("ASR_HOST", "::", "is not a loopback address"),
+    ],
+)
+def test_one_sentence_for_each_problem(monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str) -> None:
+    monkeypatch.setenv(name, value)
+
+    (problem,) = problems()
+
+    assert sentence in problem
+    assert "\n" not in problem
+
+
+def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASR_NONSENSE", "1")
+    monkeypatch.setenv("ASR_PORT", "abc")
+    monkeypatch.setenv("ASR_MAX_BATCH", "0")
+
+    assert len(problems()) == 3
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost", "LOCALHOST"])
+def test_loopback_addresses_are_accepted(host: str) -> None:
+    assert Settings.load(host=host).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "", "127.0.0.1.example.org"])
+def test_other_addresses_are_refused_on_the_command_line_too(host: str) -> None:
+    assert "loopback" in problems(host=host)[0]
+
+
+def test_cache_folder_follows_the_xdg_specification(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert Settings.load().cache_dir == Path("/home/someone/.cache/asr-service")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
+    assert Settings.load().cache_dir == Path("/var/cache/asr-service")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert Settings.load().cache_dir == Path("/home/someone/.cache/asr-service")
+
+    monkeypatch.setenv("ASR_CACHE_DIR", "~/models")
+    assert Settings.load().cache_dir == Path("/home/someone/models")
+
+
+def test_children_see_only_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "PATH": "/bin",
+        "LD_LIBRARY_PATH": "/cuda",
+        "HF_TOKEN": "hub-secret",
+        "https_proxy": "http://proxy",
+        "CUDA_VISIBLE_DEVICES": "1",
+        "OMP_NUM_THREADS": "2",
+        "ASR_AUTH__JWT__SECRET": "secret",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "asr_lower": "secret",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    decoder, engine = decoder_environment(), engine_environment()
+
+    assert {name for name in given if name in decoder} == {"PATH", "LD_LIBRARY_PATH"}
+    assert {name for name in given if name in engine} == {
+        "PATH",
+        "LD_LIBRARY_PATH",
+        "HF_TOKEN",
+        "https_proxy",
+        "CUDA_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS",
+    }
+    assert "secret" not in (set(decoder.values()) | set(engine.values()))
+
+
+def test_every_setting_is_described_and_documented() -> None:
+    documented = DOCS.read_text()
+    for variable in variables():
+        assert f"`{variable}`" in documented, f"{variable} is missing in docs/settings.md"
+    for tree in (Settings, type(Settings.load().auth)):
+        for name, field in tree.model_fields.items():
+            assert field.description, f"{name} has no description"
+
+
+def test_no_documented_setting_is_unknown() -> None:
+    assert set(re.findall(r"`(ASR_[A-Z0-9_]+)`", DOCS.read_text())) == set(variables())
