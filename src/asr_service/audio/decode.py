@@ -67,6 +67,7 @@ class Decoder:
         self._good_packets = 0
         self._bad_packets = 0
         self._broken_off = False
+        self._last_pts: int | None = None
 
     def blocks(self) -> Iterator[Pcm]:
         """PCM of the first audio stream in blocks of about 8 s.
@@ -87,7 +88,7 @@ class Decoder:
         with _open(self._file, _OPTIONS | _WAV_OPTIONS if is_wav else _OPTIONS) as container:
             stream = _audio_stream(container)
             declared_s = self._declared_s(container, stream)
-            is_ogg = container.format.name == "ogg"
+            is_ogg, time_base = container.format.name == "ogg", stream.time_base
             if declared_s is not None and declared_s > self._max_audio_s:
                 raise self._too_long()
             yield from self._joined(self._pcm(container, stream))
@@ -97,8 +98,10 @@ class Decoder:
                 if self._bad_packets
                 else "The file has a header but no sound behind it."
             )
-        self._broken_off |= is_ogg and not headers.ogg_is_complete(self._fd, self._size_bytes)
-        self._warn(wav, declared_s)
+        if is_ogg and not headers.ogg_is_complete(self._fd, self._size_bytes):
+            self._broken_off = True
+        last_s = float(self._last_pts * time_base) if self._last_pts is not None and time_base is not None else 0.0
+        self._warn(wav, declared_s, last_s)
 
     def _joined(self, pieces: Iterator[Pcm]) -> Iterator[Pcm]:
         waiting: list[Pcm] = []
@@ -147,6 +150,7 @@ class Decoder:
                 continue
             if frames:
                 self._good_packets += 1
+                self._last_pts = packet.pts
                 yield from frames
 
     def _count_damage(self, error: av.FFmpegError) -> None:
@@ -164,17 +168,24 @@ class Decoder:
         only_sound = not container.streams.video
         return container.duration / av.time_base if container.duration is not None and only_sound else None
 
-    def _warn(self, wav: headers.WavData | None, declared_s: float | None) -> None:
+    def _warn(self, wav: headers.WavData | None, declared_s: float | None, last_s: float) -> None:
+        """Say what is missing. `last_s` is where the last piece that could be decoded stands in the recording."""
         decoded_s = self.decoded_samples / SAMPLE_RATE_HZ
+        damaged, broken_off = self._bad_packets > 0, self._broken_off
         if wav is not None and wav.declared_bytes is None:
             self.warnings.append(UNKNOWN_LENGTH)
+            broken_off = False
         elif wav is not None and wav.declared_bytes is not None and wav.declared_bytes > wav.available_bytes:
             declared_s = decoded_s * wav.declared_bytes / max(1, wav.available_bytes)
-        if declared_s is not None and declared_s - decoded_s > max(0.25, declared_s * 0.01):
-            self.warnings.append(f"The recording breaks off: {decoded_s:.1f} s of {declared_s:.1f} s could be read.")
-        elif self._broken_off:
-            self.warnings.append(f"The recording breaks off: only its first {decoded_s:.1f} s could be read.")
-        if self._bad_packets:
+        tolerance_s = max(0.25, (declared_s or 0) * 0.01)
+        if declared_s is not None and declared_s - decoded_s > tolerance_s:
+            # What is missing may be missing in the middle.
+            broken_off = last_s < declared_s - 2 * tolerance_s
+            damaged |= not broken_off
+        if broken_off:
+            of_all = f" of {declared_s:.1f} s" if declared_s is not None and declared_s > decoded_s else ""
+            self.warnings.append(f"The recording breaks off: {decoded_s:.1f} s{of_all} could be read.")
+        if damaged:
             self.warnings.append(DAMAGED)
 
     def _too_long(self) -> AudioTooLong:

@@ -108,8 +108,11 @@ class EngineCore:
             for sequence in batch:
                 self._admit([sequence])
             return
+        # All of them take their rows, as the runner has filled them, before the first one can leave its own again.
         for sequence, result in zip(batch, admitted, strict=True):
             self._start(sequence, result)
+        for sequence, result in zip(batch, admitted, strict=True):
+            self._take(sequence, result.token)
 
     def _encode(self, batch: list[Sequence]) -> list[Admitted]:
         inputs = [NewSequence(sequence.features, sequence.options) for sequence in batch]
@@ -122,7 +125,6 @@ class EngineCore:
         self._counters.frames_real += sequence.features.frames
         self._counters.frames_padded += sequence.frames
         self._send(Started(sequence.id, result.language))
-        self._take(sequence, result.token)
 
     def _decode(self) -> None:
         running = list(self._scheduler.running)

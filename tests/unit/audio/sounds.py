@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -9,38 +10,39 @@ from numpy.typing import NDArray
 
 RATE_HZ = 16_000
 Samples = NDArray[np.int16]
+Sound = NDArray[np.float64]
 
 
-def int16(sound: NDArray[np.float64], peak_db: float = -6.0) -> Samples:
+def int16(sound: Sound, peak_db: float = -6.0) -> Samples:
     """Any float sound, scaled to a peak in dBFS."""
     return np.round(sound / max(1e-9, float(np.abs(sound).max())) * 10 ** (peak_db / 20) * 32767).astype(np.int16)
 
 
-def tone(seconds: float, hz: float = 440.0, rate_hz: int = RATE_HZ) -> NDArray[np.float64]:
+def tone(seconds: float, hz: float = 440.0, rate_hz: int = RATE_HZ) -> Sound:
     return np.sin(2 * np.pi * hz * np.arange(int(seconds * rate_hz)) / rate_hz)
 
 
-def noise(seconds: float, slope: float = 0.0, seed: int = 0) -> NDArray[np.float64]:
+def noise(seconds: float, slope: float = 0.0, seed: int = 0) -> Sound:
     """Noise whose amplitude falls with frequency to the power of `slope`: 0 white, 0.5 pink, 1 brown."""
     spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(int(seconds * RATE_HZ)))
     return np.fft.irfft(spectrum / np.maximum(1, np.arange(len(spectrum))) ** slope)
 
 
-def note(semitone: int, seconds: float, *, harmonics: int = 8, fall_s: float = 0.5, vibrato: float = 0.0):  # type: ignore[no-untyped-def]
+def note(semitone: int, seconds: float, *, harmonics: int = 8, fall_s: float = 0.5, vibrato: float = 0.0) -> Sound:
     """A decaying note with harmonics; semitone 69 is 440 Hz."""
     time = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
     phase = 2 * np.pi * 440 * 2 ** ((semitone - 69) / 12) * time + vibrato * np.sin(2 * np.pi * 5.5 * time)
-    sound = sum(np.sin(k * phase) / k for k in range(1, harmonics + 1))
+    sound = np.sum([np.sin(k * phase) / k for k in range(1, harmonics + 1)], axis=0)
     return sound * np.exp(-time / fall_s) * np.minimum(1, time / 0.01)
 
 
-def music(seconds: float) -> dict[str, NDArray[np.float64]]:
+def music(seconds: float) -> dict[str, Sound]:
     """Instrumental music: chords, an arpeggio, a melody with vibrato, drums, and all of them together."""
     rng = np.random.default_rng(1)
     count = int(seconds * RATE_HZ)
     tracks = {name: np.zeros(count) for name in ("chords", "arpeggio", "melody", "drums")}
 
-    def add(track: str, start_s: float, sound: NDArray[np.float64]) -> None:
+    def add(track: str, start_s: float, sound: Sound) -> None:
         start = int(start_s * RATE_HZ)
         stop = min(count, start + len(sound))
         tracks[track][start:stop] += sound[: stop - start]
@@ -85,8 +87,11 @@ def encode(encoding: Encoding, sound: Samples) -> bytes:
         frame.sample_rate = RATE_HZ if sound.ndim == 1 else encoding.rate_hz
         size = stream.codec_context.frame_size or 1024
         resampler = av.AudioResampler(stream.format, encoding.layout, encoding.rate_hz, frame_size=size)
+        written = 0
         for piece in (frame, None):
             for resampled in resampler.resample(piece):
+                resampled.pts, resampled.time_base = written, Fraction(1, encoding.rate_hz)
+                written += resampled.samples
                 container.mux(stream.encode(resampled))
         container.mux(stream.encode(None))
     return file.getvalue()
