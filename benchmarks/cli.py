@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 
 
-def run(main: Callable[..., None]) -> None:
+def start(main: Callable[..., None]) -> None:
     """Run `main` with the options that its signature declares."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)

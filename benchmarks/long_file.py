@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.cli import run
+from benchmarks.cli import start
 from benchmarks.clips import Clip, long_recording
 from benchmarks.load import Run, System, measure, running, turns
 from benchmarks.peers.faster_whisper import FasterWhisper
@@ -70,4 +70,4 @@ def _figures(name: str, files: list[Clip], runs: list[Run]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(main)
+    start(main)

@@ -18,7 +18,7 @@ import typer
 
 from asr_service.models.embedded import ensure_checkpoint
 from asr_service.settings import Settings
-from benchmarks.cli import run
+from benchmarks.cli import start
 from benchmarks.clips import Clip, short_clips, variants
 from benchmarks.load import Run, System, measure, running, turns
 from benchmarks.peers.faster_whisper import FasterWhisper
@@ -120,4 +120,4 @@ def _figures(system: System, clients: int, clips: Sequence[Clip], runs: Sequence
 
 
 if __name__ == "__main__":
-    run(main)
+    start(main)

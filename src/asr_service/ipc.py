@@ -113,6 +113,9 @@ class BlockingChannel:
         (size,) = _HEADER.unpack(head)
         return self._receive_exactly(size), fds
 
+    def close(self) -> None:
+        self._sock.close()
+
     def _receive_exactly(self, size: int) -> bytes:
         buffer = bytearray(size)
         view = memoryview(buffer)

@@ -254,10 +254,10 @@ def _downmix(frame: AudioFrame, channels: int) -> Graph:
         )
     ]
     if channels > 1:
-        nodes.append(graph.add("pan", "mono|c0=" + "+".join(f"{1 / channels:.6f}*c{i}" for i in range(channels))))
-    nodes.append(
-        graph.add("aformat", sample_rates=str(SAMPLE_RATE_HZ), sample_fmts="s16", channel_layouts="mono"),
-    )
+        # FFmpeg rounds weights to 1/32768 and wraps on overflow, so their sum must not exceed 1 after that either.
+        weight = (32768 // channels) / 32768
+        nodes.append(graph.add("pan", "mono|c0=" + "+".join(f"{weight:.9f}*c{i}" for i in range(channels))))
+    nodes.append(graph.add("aformat", sample_rates=str(SAMPLE_RATE_HZ), sample_fmts="s16", channel_layouts="mono"))
     nodes.append(graph.add("abuffersink"))
     graph.link_nodes(*nodes).configure()
     return graph
