@@ -70,6 +70,20 @@ async def test_a_declared_size_is_refused_before_the_body_is_read(serve: Serve) 
     assert read == []
 
 
+async def test_a_bad_option_in_the_query_does_not_cost_the_upload(serve: Serve) -> None:
+    read: list[int] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(1)
+        yield b"x"
+
+    async with serve(FakeEngine([])) as client:
+        response = await client.post("/transcribe?language=klingon", content=body())
+
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_option")
+    assert read == []
+
+
 @pytest.mark.parametrize("headers", [FORM, {"Content-Type": "audio/wav"}])
 async def test_an_undeclared_size_is_refused_at_the_byte(serve: Serve, headers: dict[str, str]) -> None:
     sent = 0

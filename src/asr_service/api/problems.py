@@ -3,7 +3,6 @@
 Owns how every error of the service and of the framework looks on the wire. What an error means is in errors.py.
 """
 
-import http
 import math
 from collections.abc import Mapping
 
@@ -18,7 +17,10 @@ from asr_service.errors import AsrError, InvalidOption
 
 MEDIA_TYPE = "application/problem+json"
 
-_FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
+_FRAMEWORK_ERRORS = {
+    404: ("not_found", "There is nothing at this path; /docs lists what there is."),
+    405: ("method_not_allowed", "This path does not answer to this method; the header Allow names those that it does."),
+}
 INTERNAL_DETAIL = "Something went wrong inside the service; the log has the details under this request_id."
 
 
@@ -62,11 +64,7 @@ async def _on_asr_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = _FRAMEWORK_CODES.get(error.status_code, "http_error")
-    try:
-        detail = http.HTTPStatus(error.status_code).description or error.detail
-    except ValueError:
-        detail = error.detail
+    code, detail = _FRAMEWORK_ERRORS.get(error.status_code, ("http_error", error.detail))
     return problem(request, error.status_code, code, detail, headers=error.headers)
 
 

@@ -64,6 +64,7 @@ async def transcribe(request: Request, parts: PartsDep) -> TranscriptReply:
     """
     record = record_of(request.scope)
     model = serving_model(parts.engine)
+    parse_options(request.query_params, model)  # Already now, so that a bad value does not cost the upload.
     with parts.metrics.transcribing():
         started = time.perf_counter()
         async with uploads.receive(request, max_bytes=parts.max_upload_bytes, fields=OPTIONS.keys()) as upload:

@@ -161,7 +161,10 @@ class Decoder:
     def _declared_s(self, container: InputContainer, stream: AudioStream) -> float | None:
         """How long the header says that the sound is; None where FFmpeg only guesses."""
         name = container.format.name.split(",")[0]
-        if name not in _KNOW_THEIR_LENGTH and not (name == "mp3" and headers.mp3_knows_its_length(self._fd)):
+        if name == "mp3":
+            frames, rate_hz = headers.mp3_frames(self._fd), stream.codec_context.sample_rate
+            return frames * (1152 if rate_hz >= 32_000 else 576) / rate_hz if frames and rate_hz else None
+        if name not in _KNOW_THEIR_LENGTH:
             return None
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)

@@ -13,6 +13,7 @@ _MAX_WAV_CHUNKS = 256
 _WRITTEN_BY_PIPES = 0x7FFF_0000
 """Writers that cannot seek back put 0 or a length near 2 or 4 GiB into the header."""
 
+_XING_HAS_FRAMES = 0x01
 _OGG_PAGE_BYTES = 65_307
 _OGG_LAST_PAGE = 0x04
 
@@ -46,26 +47,28 @@ def wav_data(fd: int, size_bytes: int) -> WavData | None:
             body = os.pread(fd, 16, position)
             long_length = struct.unpack("<QQ", body)[1] if len(body) == 16 else None
         if name == b"data":
-            if kind == b"RF64" and length == 0xFFFF_FFFF and long_length is not None:
-                length = long_length
-            return _wav_data(length, max(0, size_bytes - position))
+            available = max(0, size_bytes - position)
+            if kind == b"RF64" and length == 0xFFFF_FFFF and long_length:
+                return WavData(long_length, available)
+            unknown = length == 0 or (length >= _WRITTEN_BY_PIPES and length > available)
+            return WavData(None if unknown else length, available)
         position += length + length % 2
     return None
 
 
-def _wav_data(declared: int, available: int) -> WavData:
-    unknown = declared == 0 or (declared >= _WRITTEN_BY_PIPES and declared > available)
-    return WavData(None if unknown else declared, available)
-
-
-def mp3_knows_its_length(fd: int) -> bool:
-    """Whether an MP3 file has a header that counts its frames; without one FFmpeg guesses from the first bit rates."""
+def mp3_frames(fd: int) -> int | None:
+    """How many frames the header in an MP3 file's first frame counts; None without one, where FFmpeg only guesses."""
     head = os.pread(fd, 10, 0)
     start = 0
     if len(head) == 10 and head[:3] == b"ID3":
         start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
     first_frames = os.pread(fd, 4096, start)
-    return any(mark in first_frames for mark in (b"Xing", b"Info", b"VBRI"))
+    found = max(first_frames.find(b"Xing"), first_frames.find(b"Info"))
+    fields = first_frames[found + 4 : found + 12]
+    if found < 0 or len(fields) < 8:
+        return None
+    flags, frames = struct.unpack(">II", fields)
+    return frames if flags & _XING_HAS_FRAMES else None
 
 
 def ogg_is_complete(fd: int, size_bytes: int) -> bool:

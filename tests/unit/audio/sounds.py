@@ -32,7 +32,7 @@ def note(semitone: int, seconds: float, *, harmonics: int = 8, fall_s: float = 0
     """A decaying note with harmonics; semitone 69 is 440 Hz."""
     time = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
     phase = 2 * np.pi * 440 * 2 ** ((semitone - 69) / 12) * time + vibrato * np.sin(2 * np.pi * 5.5 * time)
-    sound = np.sum([np.sin(k * phase) / k for k in range(1, harmonics + 1)], axis=0)
+    sound: Sound = np.sum([np.sin(k * phase) / k for k in range(1, harmonics + 1)], axis=0)
     return sound * np.exp(-time / fall_s) * np.minimum(1, time / 0.01)
 
 
@@ -69,7 +69,6 @@ class Encoding:
     rate_hz: int = RATE_HZ
     layout: str = "mono"
     options: dict[str, str] = field(default_factory=dict)
-    sample_format: str | None = None
 
 
 def encode(encoding: Encoding, sound: Samples) -> bytes:
@@ -79,8 +78,7 @@ def encode(encoding: Encoding, sound: Samples) -> bytes:
         stream = container.add_stream(
             encoding.codec, rate=encoding.rate_hz, layout=encoding.layout, options=dict(encoding.options)
         )
-        if encoding.sample_format:
-            stream.format = encoding.sample_format
+        assert isinstance(stream, av.AudioStream)
         stream.codec_context.open()
         plane = sound[None] if sound.ndim == 1 else np.ascontiguousarray(sound.T).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(plane, "s16", "mono" if sound.ndim == 1 else encoding.layout)
