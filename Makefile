@@ -33,8 +33,9 @@ fix: $(VENV)/.dev ## format, and repair what lint can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.dev ## measure throughput
-	$(BIN)/python benchmarks/throughput.py $(ARGS)
+bench: $(VENV)/.bench ## measure throughput (options: ARGS="--rounds 5"); other benchmarks: python -m benchmarks.NAME
+	$(BIN)/python -m benchmarks.peers setup faster-whisper
+	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
@@ -56,4 +57,8 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps pytest-audioeval
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) --editable '.[bench]'
 	@touch $@

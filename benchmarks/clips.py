@@ -38,6 +38,11 @@ class Clip:
     text: str
     duration_s: float
 
+    @property
+    def wav(self) -> bytes:
+        """The file's bytes."""
+        return self.path.read_bytes()
+
 
 def spoken(note: str) -> str:
     """What is said, out of a line of the corpus: remarks in brackets dropped."""
@@ -155,9 +160,11 @@ def _packaged_clips() -> Iterator[Clip]:
         return
     for path in sorted(Path(spec.submodule_search_locations[0], "samples", "audio", "en").rglob("*.wav")):
         text = path.with_suffix(".txt")
-        yield Clip(path.stem, path, text.read_text(encoding="utf-8").strip() if text.is_file() else "", _duration_s(path))
+        yield Clip(
+            path.stem, path, text.read_text(encoding="utf-8").strip() if text.is_file() else "", _duration_s(path)
+        )
 
 
 def _duration_s(path: Path) -> float:
     with wave.open(str(path)) as recording:
-        return recording.getnframes() / recording.getframerate()
+        return float(recording.getnframes() / recording.getframerate())

@@ -4,7 +4,7 @@
     python -m benchmarks.glm_clips --runner-option encoder=cached
 
 Ours is the engine's own loop (scheduler, encoder, decoder) in this process, without HTTP, which adds milliseconds to
-seconds; vLLM is asked over HTTP. Random weights do not know when to stop, so every answer gets the same number of tokens.
+seconds; vLLM is asked over HTTP. Random weights do not know when to stop, so every answer gets as many tokens.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from benchmarks.clips import Clip, noise_clips
 from benchmarks.glm_decode import VLLM_OPTIONS
 from benchmarks.load import measure, running
 from benchmarks.peers.vllm import VllmTokens
+from benchmarks.processes import paused
 from benchmarks.report import RESULTS, Table, publish
 from benchmarks.stats import ratios, spread
 
@@ -38,7 +39,9 @@ def main(
     tokens: Annotated[int, typer.Option(help="Tokens of each answer: 40 are ten seconds of fluent speech.")] = 40,
     rounds: Annotated[int, typer.Option(help="How often it is repeated.")] = 3,
     peers: Annotated[str, typer.Option(help="vllm, or an empty string.")] = "",
-    runner_option: Annotated[list[str] | None, typer.Option(help="name=value for load_runner; repeatable.")] = None,
+    runner_option: Annotated[
+        list[str] | None, typer.Option(help="One of LoadOptions, as name=value; repeatable.")
+    ] = None,
     results: Annotated[Path, typer.Option(help="Folder that takes glm_clips.jsonl.")] = RESULTS,
 ) -> None:
     """Measure RTFx under closed-loop load."""
@@ -99,7 +102,8 @@ async def _measure(
                 await peer.transcribe(noise_clips(1, audio_s, Path(scratch), salt=-1)[0])
             for number in range(rounds):
                 clips = noise_clips(count, audio_s, Path(scratch), salt=number)
-                our_rtfx.append(count * audio_s / ours.wall_s(clips))
+                with paused([] if peer is None else peer.processes()):
+                    our_rtfx.append(count * audio_s / ours.wall_s(clips))
                 print(f"round {number + 1}, ours: RTFx {our_rtfx[-1]:.2f}", flush=True)
                 if peer is not None:
                     their_rtfx.append((await measure(peer, clips, ours.clients, [])).rtfx)

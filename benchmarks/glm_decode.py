@@ -25,6 +25,7 @@ from benchmarks.cli import start
 from benchmarks.clips import Clip, noise_clips
 from benchmarks.load import running
 from benchmarks.peers.vllm import VllmTokens
+from benchmarks.processes import paused
 from benchmarks.report import RESULTS, Table, publish
 from benchmarks.stats import ratios, spread
 
@@ -38,7 +39,9 @@ def main(
     audio_s: Annotated[float, typer.Option(help="Audio of each sequence, in seconds.")] = 10.0,
     rounds: Annotated[int, typer.Option(help="How often it is repeated.")] = 3,
     peers: Annotated[str, typer.Option(help="vllm, or an empty string.")] = "",
-    runner_option: Annotated[list[str] | None, typer.Option(help="name=value for load_runner; repeatable.")] = None,
+    runner_option: Annotated[
+        list[str] | None, typer.Option(help="One of LoadOptions, as name=value; repeatable.")
+    ] = None,
     results: Annotated[Path, typer.Option(help="Folder that takes glm_decode.jsonl.")] = RESULTS,
 ) -> None:
     """Measure decode tokens/s, and the share of the memory bandwidth that our decode step reaches."""
@@ -78,8 +81,9 @@ async def _measure(
             if peer is not None:
                 await _answer_all(peer, clips, _FEW_TOKENS)
             for number in range(rounds):
-                _fill(runner, clips)
-                ours.append(_decode(runner, batch, tokens))
+                with paused([] if peer is None else peer.processes()):
+                    _fill(runner, clips)
+                    ours.append(_decode(runner, batch, tokens))
                 print(f"round {number + 1}, ours: {ours[-1]:.1f} tokens/s", flush=True)
                 if peer is not None:
                     theirs.append(await _vllm_rate(peer, clips, tokens))
@@ -119,14 +123,14 @@ def _weight_bytes() -> float:
     width, head_dim = text.hidden_size, text.head_dim
     attention = 2 * width * head_dim * (text.num_attention_heads + text.num_key_value_heads)
     layer = attention + 3 * width * text.intermediate_size
-    return 2.0 * (text.num_hidden_layers * layer + text.vocab_size * width)
+    return float(2 * (text.num_hidden_layers * layer + text.vocab_size * width))
 
 
 def _cache_bytes(audio_s: float, tokens: int) -> float:
     """Keys and values of one sequence in the middle of its answer: 12.5 positions a second of audio."""
     text = glm_checkpoint.config().text_config
     positions = 12.5 * audio_s + tokens / 2
-    return 2.0 * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * positions
+    return float(2 * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * positions)
 
 
 def _name(further: dict[str, str]) -> str:

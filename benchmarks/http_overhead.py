@@ -17,11 +17,10 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.cli import start
-from benchmarks.clips import Clip, noise_clips, read_wav, short_clips, write_wav
+from benchmarks.clips import Clip, read_wav, short_clips, write_wav
 from benchmarks.load import measure, running
 from benchmarks.report import RESULTS, Table, publish
 from benchmarks.service import Service
-from benchmarks.stats import percentile
 
 _RATE = 16_000
 
@@ -66,7 +65,7 @@ async def _row(service: Service, clip: Clip, requests: int, clients: int) -> dic
 
 
 async def _timings(service: Service, clip: Clip) -> dict[str, float]:
-    timings = (await service.reply(clip.path))["timings_ms"]
+    timings = (await service.reply(clip))["timings_ms"]
     assert isinstance(timings, dict)
     return timings
 

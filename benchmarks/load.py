@@ -13,7 +13,7 @@ from typing import Protocol
 import psutil
 
 from benchmarks.clips import Clip
-from benchmarks.processes import cpu_s
+from benchmarks.processes import cpu_s, paused
 from benchmarks.stats import percentile
 
 
@@ -35,14 +35,13 @@ class System(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One system under one load. `cpu_s`: its own CPU time; `others_cpu_s`: what the idle ones used meanwhile."""
+    """One system under one load. `cpu_s` is its CPU time, without that of the clients."""
 
     wall_s: float
     audio_s: float
     latencies_s: tuple[float, ...]
     texts: tuple[str, ...]
     cpu_s: float
-    others_cpu_s: float
 
     @property
     def requests_per_s(self) -> float:
@@ -58,7 +57,10 @@ class Run:
 
 
 async def measure(system: System, clips: Sequence[Clip], clients: int, others: Sequence[System]) -> Run:
-    """`clients` send all `clips` once, each sending its next as soon as it has its answer. Any error ends the run."""
+    """`clients` send all `clips` once, each sending its next as soon as it has its answer. Any error ends the run.
+
+    The `others` stand still meanwhile.
+    """
     waiting = list(enumerate(clips))[::-1]
     latencies = [0.0] * len(clips)
     texts = [""] * len(clips)
@@ -70,20 +72,19 @@ async def measure(system: System, clips: Sequence[Clip], clients: int, others: S
             texts[index] = await system.transcribe(clip)
             latencies[index] = time.perf_counter() - started
 
-    own, idle = system.processes(), [process for other in others for process in other.processes()]
-    own_before_s, idle_before_s = cpu_s(own), cpu_s(idle)
-    started = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(clients):
-            group.create_task(client())
-    wall_s = time.perf_counter() - started
+    own = system.processes()
+    with paused([process for other in others for process in other.processes()]):
+        before_s, started = cpu_s(own), time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(clients):
+                group.create_task(client())
+        wall_s = time.perf_counter() - started
     return Run(
         wall_s=wall_s,
         audio_s=sum(clip.duration_s for clip in clips),
         latencies_s=tuple(latencies),
         texts=tuple(texts),
-        cpu_s=cpu_s(own) - own_before_s,
-        others_cpu_s=cpu_s(idle) - idle_before_s,
+        cpu_s=cpu_s(own) - before_s,
     )
 
 

@@ -26,7 +26,9 @@ from benchmarks.stats import ratios, spread, word_error_rate
 def main(
     minutes: Annotated[float, typer.Option(help="Length of the recording.")] = 10.0,
     rounds: Annotated[int, typer.Option(help="How often it is repeated.")] = 3,
-    batches: Annotated[str, typer.Option(help="Batch sizes of faster-whisper's pipeline; an empty string: no peer.")] = "8",
+    batches: Annotated[
+        str, typer.Option(help="Batch sizes of faster-whisper's pipeline; an empty string: no peer.")
+    ] = "8",
     results: Annotated[Path, typer.Option(help="Folder that takes long_file.jsonl.")] = RESULTS,
 ) -> None:
     """Measure RTFx and word error rate of one long file."""
@@ -65,7 +67,6 @@ def _figures(name: str, files: list[Clip], runs: list[Run]) -> dict[str, Any]:
         "seconds": median(run.wall_s for run in runs),
         "WER %": 100 * word_error_rate([file.text for file in files], [run.texts[0] for run in runs]),
         "CPU s per minute of audio": median(run.cpu_s / run.audio_s * 60 for run in runs),
-        "CPU used by idle systems %": 100 * max(run.others_cpu_s / run.wall_s for run in runs),
     }
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import signal
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -22,7 +22,7 @@ class ServerDied(Exception):
 
 
 class Server:
-    """One server with its children, in a process group of its own. What it prints is read, and its last lines are kept."""
+    """One server with its children, in a process group of its own. What it prints is read, its last lines are kept."""
 
     def __init__(self, command: Sequence[str | Path], env: Mapping[str, str]) -> None:
         self._command = [str(part) for part in command]
@@ -107,6 +107,22 @@ def tree(pid: int) -> list[psutil.Process]:
         return [parent, *parent.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+@contextlib.contextmanager
+def paused(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    """Stop these processes for a while: some go on spinning for a second after their last work, or poll when idle."""
+    stopped = []
+    try:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+                stopped.append(process)
+        yield
+    finally:
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def cpu_s(processes: Sequence[psutil.Process]) -> float:

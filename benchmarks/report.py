@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.stats import Spread
+from benchmarks.stats import Spread, short
 
 RESULTS = Path(__file__).parent / "results"
 _ROOT = Path(__file__).parents[1]
@@ -83,7 +83,9 @@ def command() -> str:
 
 def commit() -> str:
     """The commit that is checked out, with a plus sign where the code differs from it."""
-    head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=_ROOT, capture_output=True, text=True)
+    head = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], cwd=_ROOT, capture_output=True, text=True, check=False
+    )
     if head.returncode != 0:
         return "none"
     changes = subprocess.run(
@@ -116,7 +118,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+        return short(value)
     return "–" if value is None else str(value)
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from asr_service.models.base import Admitted, NewSequence, Runner
-from asr_service.models.registry import load_runner
+from asr_service.models.registry import LoadOptions, load_runner
 from asr_service.settings import Settings
 from benchmarks.clips import Clip, read_wav
 
@@ -21,17 +21,15 @@ _END = -1
 
 
 def options(given: Sequence[str]) -> dict[str, str]:
-    """name=value pairs for `load_runner`, from the command line."""
+    """name=value pairs of LoadOptions, from the command line."""
     return dict(pair.split("=", 1) for pair in given)
 
 
 def load(model: str | Path, slots: int, further: Mapping[str, Any], *, dtype: str = "auto") -> Runner:
-    """A runner on the CPU with one thread per core. `further` goes to `load_runner` as it is."""
+    """A runner on the CPU with one thread per core. `further` are more of the LoadOptions."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     cache_dir = Settings.load().cache_dir
-    return load_runner(
-        str(model), revision=None, device="cpu", dtype=dtype, slots=slots, cache_dir=cache_dir, **further
-    )
+    return load_runner(str(model), LoadOptions(device="cpu", dtype=dtype, slots=slots, cache_dir=cache_dir, **further))
 
 
 def samples(clip: Clip) -> NDArray[np.int16]:

@@ -6,7 +6,6 @@ Owns its start and stop, and the one request that benchmarks send.
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import httpx
 import psutil
@@ -51,11 +50,11 @@ class Service:
 
     async def transcribe(self, clip: Clip) -> str:
         """The text of `clip`. Raises httpx.HTTPStatusError."""
-        return str((await self.reply(clip.path))["text"])
+        return str((await self.reply(clip))["text"])
 
-    async def reply(self, path: Path) -> dict[str, object]:
+    async def reply(self, clip: Clip) -> dict[str, object]:
         """The whole reply to one file."""
-        files = {"file": (path.name, path.read_bytes(), "audio/wav")}
+        files = {"file": (clip.path.name, clip.wav, "audio/wav")}
         response = await self.client.post("/transcribe", files=files, data=self._fields)
         response.raise_for_status()
         reply: dict[str, object] = response.json()

@@ -10,6 +10,11 @@ from statistics import median
 import jiwer
 
 
+def short(figure: float) -> str:
+    """Three digits, or all digits before the point."""
+    return f"{figure:.3g}" if abs(figure) < 100 else f"{figure:.0f}"
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """The median of some figures, the lowest and the highest."""
@@ -19,7 +24,7 @@ class Spread:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f} … {self.high:.2f})"
+        return f"{short(self.median)} ({short(self.low)} … {short(self.high)})"
 
 
 def spread(figures: Iterable[float]) -> Spread:

@@ -21,6 +21,7 @@ from asr_service.settings import Settings
 from benchmarks.cli import start
 from benchmarks.clips import Clip, short_clips, variants
 from benchmarks.load import Run, System, measure, running, turns
+from benchmarks.peers import environments
 from benchmarks.peers.faster_whisper import FasterWhisper
 from benchmarks.peers.vllm import Vllm
 from benchmarks.report import RESULTS, Table, publish
@@ -37,9 +38,12 @@ def main(
     clips: Annotated[int, typer.Option(help="Clips per run.")] = 64,
     clients: Annotated[str, typer.Option(help="Numbers of simultaneous clients.")] = "1,4,16",
     rounds: Annotated[int, typer.Option(help="How often everything is repeated.")] = 3,
-    peers: Annotated[str, typer.Option(help="Of faster-whisper and vllm; an empty string for none.")] = "faster-whisper",
+    peers: Annotated[
+        str, typer.Option(help="Of faster-whisper and vllm; an empty string for none.")
+    ] = "faster-whisper",
     peer_defaults: Annotated[
-        bool, typer.Option(help="Let faster-whisper make timestamps and second attempts, as it does unless told not to.")
+        bool,
+        typer.Option(help="Let faster-whisper make timestamps and second attempts, as it does unless told not to."),
     ] = False,
     results: Annotated[Path, typer.Option(help="Folder that takes throughput.jsonl.")] = RESULTS,
 ) -> None:
@@ -64,7 +68,7 @@ def _systems(peers: Sequence[str], *, peer_defaults: bool) -> list[System]:
         if name == "faster-whisper":
             systems.append(FasterWhisper(library_defaults=peer_defaults))
         elif name == "vllm":
-            systems.append(Vllm(ensure_checkpoint(Settings.load().cache_dir)))
+            systems.append(Vllm(environments.vllm_folder(ensure_checkpoint(Settings.load().cache_dir))))
         else:
             raise typer.BadParameter(f"There is no peer {name!r}: choose from faster-whisper and vllm.")
     return systems
@@ -115,7 +119,6 @@ def _figures(system: System, clients: int, clips: Sequence[Clip], runs: Sequence
         "p95 s": median(run.latency_s(0.95) for run in runs),
         "WER %": 100 * word_error_rate([clip.text for clip in clips] * len(runs), texts),
         "CPU s per clip": median(run.cpu_s / len(clips) for run in runs),
-        "CPU used by idle systems %": 100 * max(run.others_cpu_s / run.wall_s for run in runs),
     }
 
 

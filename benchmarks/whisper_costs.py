@@ -35,7 +35,9 @@ class Costs:
         projections = 2 * positions * (4 * width**2 + 2 * width * self.config["encoder_ffn_dim"])
         attention = 2 * 2 * positions**2 * width
         cross = self.config["decoder_layers"] * 2 * positions * 2 * width**2
-        return float(convolutions + layers * (projections + attention) + cross) + self._prefill(positions, prompt_tokens)
+        return float(convolutions + layers * (projections + attention) + cross) + self._prefill(
+            positions, prompt_tokens
+        )
 
     def _prefill(self, positions: int, tokens: int) -> float:
         width = self.config["d_model"]

@@ -138,6 +138,7 @@ class FakeDecoder:
         """How many recordings are being decoded."""
         self.hanging = asyncio.Event()
         self.events: list[str] = []
+        self._generators: list[AsyncGenerator[Window | AudioSummary, None]] = []
 
     async def start(self) -> None:
         self.events.append("decoder started")
@@ -145,7 +146,14 @@ class FakeDecoder:
     async def aclose(self) -> None:
         self.events.append("decoder closed")
 
-    async def windows(self, audio_fd: int, pcm_fd: int, size_bytes: int) -> AsyncGenerator[Window | AudioSummary, None]:
+    def windows(self, audio_fd: int, pcm_fd: int, size_bytes: int) -> AsyncGenerator[Window | AudioSummary, None]:
+        # Kept here, so that only a service that closes it ends it, and not the garbage collector.
+        self._generators.append(self._windows(audio_fd, pcm_fd, size_bytes))
+        return self._generators[-1]
+
+    async def _windows(
+        self, audio_fd: int, pcm_fd: int, size_bytes: int
+    ) -> AsyncGenerator[Window | AudioSummary, None]:
         self.open += 1
         try:
             # From where the descriptor stands, as a decoder that shares it would read.

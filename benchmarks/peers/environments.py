@@ -4,6 +4,7 @@ Owns versions and installation steps. An environment counts as built once its st
 a build that broke off starts afresh.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -82,14 +83,33 @@ def ctranslate2_folder() -> Path:
     return folder
 
 
+def vllm_folder(checkpoint: Path) -> Path:
+    """The checkpoint as vLLM reads it: token ids from config.json, where transformers takes generation_config.json's.
+
+    With others vLLM starts its prompt with a wrong token, and ends after one word. Made anew each time, out of links.
+    """
+    folder = root() / f"{checkpoint.name}-vllm"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for source in checkpoint.iterdir():
+        (folder / source.name).symlink_to(source)
+    config = json.loads((checkpoint / "config.json").read_text())
+    generation = json.loads((checkpoint / "generation_config.json").read_text())
+    names = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+    config |= {name: generation[name] for name in names}
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def _build(name: str, steps: list[list[str]], *, stamp: bool = True) -> Path:
     folder = root() / name
     if (folder / _STAMP).is_file():
         return folder
-    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     for step in steps:
-        command = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", *step]
-        subprocess.run(command, check=True)
+        subprocess.run([*pip, *step], check=True)
     if stamp:
         (folder / _STAMP).touch()
     return folder

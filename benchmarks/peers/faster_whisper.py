@@ -49,7 +49,8 @@ class FasterWhisper:
     async def transcribe(self, clip: Clip) -> str:
         """The text of `clip`. Raises ServerDied."""
         async with self._turn:
-            assert self._process is not None and self._process.stdin is not None
+            assert self._process is not None
+            assert self._process.stdin is not None
             self._process.stdin.write(json.dumps({"path": os.fspath(clip.path)}).encode() + b"\n")
             return str((await self._answer())["text"])
 
@@ -57,7 +58,8 @@ class FasterWhisper:
         return [] if self._process is None else tree(self._process.pid)
 
     async def _answer(self) -> dict[str, object]:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line:
             raise ServerDied("faster-whisper's worker ended; its error stands above.")

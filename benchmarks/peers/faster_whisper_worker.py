@@ -20,7 +20,9 @@ def main() -> None:
     parser.add_argument("--compute-type", default="int8")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=0, help="windows per batch of the batched pipeline; 0: without it")
-    parser.add_argument("--library-defaults", action="store_true", help="fallback temperatures and timestamps as shipped")
+    parser.add_argument(
+        "--library-defaults", action="store_true", help="fallback temperatures and timestamps as shipped"
+    )
     chosen = parser.parse_args()
 
     model = WhisperModel(chosen.model, device="cpu", compute_type=chosen.compute_type, cpu_threads=chosen.threads)

@@ -27,7 +27,16 @@ class Vllm:
         """`arguments` are further options of `vllm serve`."""
         port = _free_port()
         command = environments.python("vllm").with_name("vllm")
-        fixed = ["--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16", "--max-num-seqs", str(max_sequences)]
+        fixed = [
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--dtype",
+            "bfloat16",
+            "--max-num-seqs",
+            str(max_sequences),
+        ]
         self._server = Server(
             [command, "serve", model, "--served-model-name", "model", *fixed, *arguments],
             environments.clean_environment()
@@ -57,7 +66,7 @@ class Vllm:
         """The text of `clip` by its transcription endpoint, greedy, English given. Raises httpx.HTTPStatusError."""
         response = await self.client.post(
             "/v1/audio/transcriptions",
-            files={"file": (clip.path.name, clip.path.read_bytes(), "audio/wav")},
+            files={"file": (clip.path.name, clip.wav, "audio/wav")},
             data={"model": "model", "language": "en", "response_format": "json", "temperature": "0"},
         )
         response.raise_for_status()
@@ -65,7 +74,7 @@ class Vllm:
 
     async def generate(self, clip: Clip, tokens: int) -> int:
         """Exactly `tokens` tokens about `clip` by its chat endpoint, stop ids ignored. Returns how many it counted."""
-        audio = base64.b64encode(clip.path.read_bytes()).decode()
+        audio = base64.b64encode(clip.wav).decode()
         content = [
             {"type": "input_audio", "input_audio": {"data": audio, "format": "wav"}},
             {"type": "text", "text": "Please transcribe this audio into text"},

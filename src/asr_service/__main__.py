@@ -186,6 +186,7 @@ def _parts(settings: Settings) -> tuple[EngineClient, DecodePool, Metrics]:
             revision=settings.model_revision,
             device=settings.device,
             dtype=settings.dtype,
+            encoder=settings.encoder,
             threads=settings.threads,
             slots=settings.max_batch,
             cache_dir=str(settings.cache_dir),

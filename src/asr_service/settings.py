@@ -78,6 +78,12 @@ class Settings(BaseSettings):
         default="auto",
         description="Number format of the model. `auto`: bfloat16 where the device has it, else float32.",
     )
+    encoder: Literal["auto", "exact", "cached"] = Field(
+        default="auto",
+        description="`exact` computes every window padded to 30 s; `cached` computes the audio only and takes the "
+        "padding's states from a cache, many times as fast for short clips. `auto`: cached for Whisper, exact for "
+        "GLM-ASR.",
+    )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the engine; 0 means one per core.")
     max_batch: int = Field(
         default=16,

@@ -31,8 +31,12 @@ def service() -> Iterator[Service]:
         yield running
 
 
+def upload(path: Path) -> dict[str, tuple[str, bytes]]:
+    return {"file": (path.name, path.read_bytes())}
+
+
 async def transcribe(client: httpx.AsyncClient, path: Path, **fields: str) -> dict[str, Any]:
-    response = await client.post("/transcribe", files={"file": (path.name, path.read_bytes())}, data=fields)
+    response = await client.post("/transcribe", files=upload(path), data=fields)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer

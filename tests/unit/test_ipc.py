@@ -48,19 +48,18 @@ async def test_frames_of_any_size_pass_both_ways_in_order(size: int) -> None:
 
 
 async def test_open_files_come_along_with_their_frame() -> None:
-    with pair() as (parent, child):
-        with tempfile.TemporaryFile() as file:
-            file.write(b"content")
-            file.flush()
-            await parent.send(b"plain")
-            await parent.send(b"with file", [file.fileno()])
-            await parent.send(b"plain again")
-            assert child.receive() == (b"plain", [])
-            payload, (fd,) = child.receive()
-            assert payload == b"with file"
-            assert os.pread(fd, 100, 0) == b"content"
-            os.close(fd)
-            assert child.receive() == (b"plain again", [])
+    with pair() as (parent, child), tempfile.TemporaryFile() as file:
+        file.write(b"content")
+        file.flush()
+        await parent.send(b"plain")
+        await parent.send(b"with file", [file.fileno()])
+        await parent.send(b"plain again")
+        assert child.receive() == (b"plain", [])
+        payload, (fd,) = child.receive()
+        assert payload == b"with file"
+        assert os.pread(fd, 100, 0) == b"content"
+        os.close(fd)
+        assert child.receive() == (b"plain again", [])
 
 
 async def test_both_sides_learn_that_the_other_has_gone() -> None:

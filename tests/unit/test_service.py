@@ -212,6 +212,21 @@ async def test_cancelling_a_request_cancels_its_windows_and_its_decoding(audio: 
         assert decoder.open == 0
 
 
+async def test_cancelling_ends_a_decoder_that_is_ahead_of_the_engine(audio: IO[bytes]) -> None:
+    engine, decoder = FakeEngine(), FakeDecoder(5)
+    transcriber = Transcriber(engine, decoder, windows_in_flight=1)
+
+    async with running(transcriber.transcribe(audio, ANY, "r")) as task:
+        await engine.next_call()
+        await settle()
+        assert decoder.open == 1
+        task.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert decoder.open == 0
+
+
 async def test_closing_a_stream_cancels_what_is_left(audio: IO[bytes]) -> None:
     engine, decoder = FakeEngine(), FakeDecoder(3)
     stream = Transcriber(engine, decoder, windows_in_flight=2).stream(audio, WindowOptions("en"), "r")

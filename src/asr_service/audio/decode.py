@@ -44,6 +44,7 @@ _WAV_OPTIONS = {"probesize": "4096"}
 
 _IO_BUFFER_BYTES = 64 * 1024
 _KNOW_THEIR_LENGTH = frozenset({"flac", "w64", "aiff", "au", "caf", "mov", "matroska"})
+_LEAST_BYTES_PER_S = 100
 _RATES_HZ = range(1_000, 768_001)
 _MAX_CHANNELS = 64
 _MAX_DAMAGED_PACKETS = 100
@@ -89,7 +90,8 @@ class Decoder:
             stream = _audio_stream(container)
             declared_s = self._declared_s(container, stream)
             is_ogg, time_base = container.format.name == "ogg", stream.time_base
-            if declared_s is not None and declared_s > self._max_audio_s:
+            # Before any work is done, unless the header cannot be true; what really comes out is counted as well.
+            if declared_s and self._max_audio_s < declared_s < self._size_bytes / _LEAST_BYTES_PER_S:
                 raise self._too_long()
             yield from self._joined(self._pcm(container, stream))
         if self.decoded_samples == 0:

@@ -5,8 +5,10 @@ first hostile byte: the place for a system-call filter as well.
 """
 
 import ctypes
+import math
 import os
 import resource
+import time
 from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
@@ -34,12 +36,17 @@ def confine(max_memory_bytes: int, max_output_bytes: int) -> None:
         resource.setrlimit(limit, (value, value))
 
 
-def allow_cpu(seconds: float) -> None:
-    """From now on, this many more seconds of CPU: beyond them the kernel ends the process with SIGXCPU."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    until = int(used.ru_utime + used.ru_stime + seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (until if hard == resource.RLIM_INFINITY else min(until, hard), hard))
+class CpuBudget:
+    """CPU seconds that may be used from the making of this object on; beyond them the kernel ends us with SIGXCPU."""
+
+    def __init__(self) -> None:
+        self._start_s = time.process_time()
+
+    def grant(self, seconds: float) -> None:
+        """Set the budget to this many seconds in all (rounded up: the kernel counts whole ones)."""
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        until = math.ceil(self._start_s + seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (until if hard == resource.RLIM_INFINITY else min(until, hard), hard))
 
 
 def _address_space_bytes() -> int:

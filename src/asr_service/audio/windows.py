@@ -45,6 +45,11 @@ class WindowPolicy:
     min_window_s: float = 0.5
     max_window_s: float = MAX_WINDOW_S
 
+    def __post_init__(self) -> None:
+        # The air around two windows must not overlap, nor reach into audio that has not been heard yet.
+        if self.pad_before_s + self.pad_after_s > self.close_pause_s:
+            raise ValueError("pad_before_s and pad_after_s must fit into close_pause_s")
+
 
 DEFAULT_POLICY = WindowPolicy()
 
@@ -99,7 +104,6 @@ class Windower:
         self._group: _Group | None = None
         self._spans: list[_Span] = []
         self._open_sample = 0
-        self._last_end_sample = 0
         self._probs: list[float] = []
         self._probs_from = 0
 
@@ -149,7 +153,7 @@ class Windower:
         elif group.active >= self._min_active and group.peak >= self._policy.start:
             group.is_speech = True
             if not self._spans:
-                self._open_sample = max(self._last_end_sample, group.first * FRAME_SAMPLES - self._pad_before)
+                self._open_sample = max(0, group.first * FRAME_SAMPLES - self._pad_before)
                 self._forget_before(group.first)
             self._spans.append(_Span(group.first, group.last + 1))
 
@@ -227,5 +231,4 @@ class Windower:
         speech = Region(first_frame * FRAME_SAMPLES / SAMPLE_RATE_HZ, speech_end / SAMPLE_RATE_HZ)
         window = Window(self._index, self._open_sample, end_sample, speech)
         self._index += 1
-        self._last_end_sample = end_sample
         return window

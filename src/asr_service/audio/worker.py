@@ -84,11 +84,12 @@ def _write(file: FileIO, block: Pcm) -> None:
         data = data[file.write(data) :]
 
 
-def answer(job: Job, files: list[int], model: Any, allow_cpu: AllowCpu = sandbox.allow_cpu) -> Iterator[FromWorker]:
+def answer(job: Job, files: list[int], model: Any, allow_cpu: AllowCpu | None = None) -> Iterator[FromWorker]:
     """Do one job, turning everything that can go wrong with a file into its last message. Closes the files.
 
-    `allow_cpu` is told how many more seconds of CPU the job may take from now on.
+    `allow_cpu` is told how many seconds of CPU the job may take in all, as far as is known; by default the kernel is.
     """
+    allow_cpu = allow_cpu or sandbox.CpuBudget().grant
     with ExitStack() as stack:
         audio, pcm_file = (stack.enter_context(FileIO(fd, mode)) for fd, mode in zip(files, ("rb", "wb"), strict=True))
         try:

@@ -57,14 +57,13 @@ class EngineCore:
     def submit(self, message: Submit, features: Features) -> None:
         now = self._clock()
         options = WindowOptions(message.language, message.prompt)
-        room = self._runner.max_new_tokens(options)
         self._scheduler.add(
             Sequence(
                 id=message.id,
                 request_id=message.request_id,
                 features=features,
                 options=options,
-                guard=OutputGuard(features.duration_s, room, enabled=self._guard),
+                guard=self._guard_for(features, options),
                 arrived_s=now,
                 frames=self._runner.encoder_frames(features),
                 deadline_s=None if message.deadline_ms is None else now + message.deadline_ms / 1e3,
@@ -115,7 +114,7 @@ class EngineCore:
             self._take(sequence, result.token)
 
     def _encode(self, batch: list[Sequence]) -> list[Admitted]:
-        inputs = [NewSequence(sequence.features, sequence.options) for sequence in batch]
+        inputs = [NewSequence(sequence.features, sequence.options, exact=sequence.exact) for sequence in batch]
         return self._runner.admit(len(self._scheduler.running), inputs)
 
     def _start(self, sequence: Sequence, result: Admitted) -> None:
@@ -124,7 +123,8 @@ class EngineCore:
         self._scheduler.start(sequence)
         self._counters.frames_real += sequence.features.frames
         self._counters.frames_padded += sequence.frames
-        self._send(Started(sequence.id, result.language))
+        if not sequence.exact:
+            self._send(Started(sequence.id, result.language))
 
     def _decode(self) -> None:
         running = list(self._scheduler.running)
@@ -161,8 +161,26 @@ class EngineCore:
     def _take(self, sequence: Sequence, token: int) -> None:
         """Add a token to a running sequence, and finish it when it is complete."""
         self._counters.tokens += 1
-        if token in self._runner.stop_ids or sequence.guard.push(token):
-            self._finish(sequence)
+        if token not in self._runner.stop_ids:
+            if not sequence.guard.push(token):
+                return
+            if self._try_exactly(sequence):
+                return
+        self._finish(sequence)
+
+    def _try_exactly(self, sequence: Sequence) -> bool:
+        """Begin a sequence again that the guard has stopped, if the exact encoder may do better."""
+        exact_frames = self._runner.encoder_frames(sequence.features, exact=True)
+        if sequence.exact or sequence.frames == exact_frames:
+            return False
+        self._end(sequence)
+        sequence.exact, sequence.frames = True, exact_frames
+        sequence.guard = self._guard_for(sequence.features, sequence.options)
+        self._scheduler.add(sequence)
+        return True
+
+    def _guard_for(self, features: Features, options: WindowOptions) -> OutputGuard:
+        return OutputGuard(features.duration_s, self._runner.max_new_tokens(options), enabled=self._guard)
 
     def _finish(self, sequence: Sequence) -> None:
         now = self._clock()

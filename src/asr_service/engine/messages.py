@@ -19,6 +19,7 @@ class EngineConfig(msgspec.Struct, frozen=True, tag=True):
     threads: int = 0
     slots: int = 16
     cache_dir: str = ""
+    encoder: str = "auto"
     guard: bool = True
 
 

@@ -36,7 +36,7 @@ from asr_service.engine.messages import (
 from asr_service.errors import EngineError, ModelUnavailable
 from asr_service.ipc import BlockingChannel, ChannelClosed
 from asr_service.models.base import Features, NewSequence, Runner
-from asr_service.models.registry import load_runner
+from asr_service.models.registry import LoadOptions, load_runner
 
 log = logging.getLogger("asr_service.engine")
 
@@ -84,14 +84,15 @@ def _serve(channel: BlockingChannel, config: EngineConfig) -> int:
 
 
 def _load(config: EngineConfig) -> Runner:
-    return load_runner(
-        config.model,
-        revision=config.revision,
+    options = LoadOptions(
         device=config.device,
         dtype=config.dtype,
+        encoder=config.encoder,
         slots=config.slots,
+        revision=config.revision,
         cache_dir=Path(config.cache_dir),
     )
+    return load_runner(config.model, options)
 
 
 def _warm_up(runner: Runner) -> None:
@@ -118,7 +119,7 @@ def _read(channel: BlockingChannel, runner: Runner, inbox: "queue.SimpleQueue[_I
             elif isinstance(message, Cancel):
                 inbox.put(message)
     except ChannelClosed:
-        log.info("the service has closed the channel")
+        log.debug("the service has closed the channel")
     finally:
         inbox.put(None)
 

@@ -75,7 +75,6 @@ class Scheduler:
         row = self.running.index(sequence)
         last = self.running.pop()
         del self._by_id[sequence.id]
-        sequence.ended = True
         if row == len(self.running):
             return Finish(sequence, row)
         self.running[row] = last
@@ -84,7 +83,6 @@ class Scheduler:
     def drop(self, sequence: Sequence) -> None:
         """End a sequence that is not running: still waiting, or admitted but not started."""
         del self._by_id[sequence.id]
-        sequence.ended = True
         queue = self._waiting.get(sequence.request_id)
         if queue is not None and sequence in queue:
             queue.remove(sequence)

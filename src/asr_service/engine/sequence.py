@@ -22,12 +22,13 @@ class Sequence:
     arrived_s: float
     frames: int
     """Encoder frames that admitting this sequence costs, padding included."""
+    exact: bool = False
+    """Encode the whole padded window: set when a shortened one has led to an output that the guard stopped."""
     deadline_s: float | None = None
     language: str | None = None
     admitted_s: float = 0.0
     encoded_s: float = 0.0
     steps: int = 0
-    ended: bool = False
 
     def expired(self, now_s: float) -> bool:
         return self.deadline_s is not None and now_s >= self.deadline_s

@@ -20,17 +20,23 @@ from asr_service.domain import ModelInfo, WindowOptions
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Log-mel features of one window: `log_mel` [mel bins, padded frames] float32, of which `frames` hold audio."""
+    """Log-mel features of one window: `log_mel` [mel bins, padded frames] float32, of which `frames` hold audio.
+
+    `padding` is the value of the frames after the audio.
+    """
 
     log_mel: NDArray[np.float32]
     frames: int
     duration_s: float
+    padding: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class NewSequence:
     features: Features
     options: WindowOptions
+    exact: bool = False
+    """Encode the whole padded window, whatever the runner's own way is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +69,8 @@ class Runner(Protocol):
         """How many tokens fit into a slot after the prompt."""
         ...
 
-    def encoder_frames(self, features: Features) -> int:
-        """Frames that the encoder will compute for these features, padding included."""
+    def encoder_frames(self, features: Features, *, exact: bool = False) -> int:
+        """Feature frames that the encoder will compute for these features, padding included."""
         ...
 
     def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:

@@ -47,11 +47,12 @@ class LogMel:
         audible = min(self.max_frames, (len(pcm) + self.n_fft // 2) // self.hop + 1)
         log_mel = np.log10(np.maximum(self._mel(pcm, audible), _FLOOR))
         floor = log_mel.max(initial=np.log10(_FLOOR)) - _DYNAMIC_RANGE
-        padded = np.full((self._filters.shape[0], self.max_frames), max(np.log10(_FLOOR), floor), dtype=np.float32)
+        padding = np.float32(max(np.log10(_FLOOR), floor))
+        padded = np.full((self._filters.shape[0], self.max_frames), padding)
         np.maximum(log_mel, floor, out=padded[:, :audible])
         padded += 4.0
         padded /= 4.0
-        return Features(padded, frames, len(pcm) / SAMPLE_RATE_HZ)
+        return Features(padded, frames, len(pcm) / SAMPLE_RATE_HZ, float((padding + 4.0) / 4.0))
 
     def _mel(self, pcm: NDArray[np.int16], frames: int) -> NDArray[np.float32]:
         # The reference centres frames on the samples of a whole window, mirrored at its ends; silence mirrors itself.

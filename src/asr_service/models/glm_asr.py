@@ -19,6 +19,14 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from asr_service.domain import ModelInfo, WindowOptions
 from asr_service.models.base import Admitted, Features, NewSequence
+from asr_service.models.encoder import (
+    AudioEncoder,
+    EncoderLayer,
+    SilenceCache,
+    clip_of,
+    own_frames,
+    padding_window,
+)
 from asr_service.models.features import LogMel
 from asr_service.models.layers import (
     Conv1d,
@@ -29,6 +37,7 @@ from asr_service.models.layers import (
     attend,
     causal_mask,
     merge_heads,
+    rotate,
     split_heads,
 )
 from asr_service.text.guard import strip_framing
@@ -36,6 +45,7 @@ from asr_service.text.guard import strip_framing
 _SLOT_LENGTH = 1024
 """Positions of a slot: 375 audio tokens of 30 s, the prompt, and 500 tokens of text with room to spare."""
 _MAX_PROMPT_TOKENS = 128
+_SILENCE_STRIDE = 1
 _LENGTH_BUCKET = 64
 _FRAMES_PER_TOKEN = 4
 _STOP_IDS = (59246, 59253, 59255)
@@ -58,26 +68,16 @@ class _RmsNorm:
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-@dataclass(frozen=True, slots=True)
-class _EncoderLayer:
-    norm: LayerNorm
-    qkv: Linear
-    out: Linear
-    mlp_norm: LayerNorm
-    fc1: Linear
-    fc2: Linear
-
-    @classmethod
-    def of(cls, layer: GlmAsrEncoderLayer) -> "_EncoderLayer":
-        attention = layer.self_attn
-        return cls(
-            LayerNorm.of(layer.input_layernorm),
-            Linear.of(attention.q_proj, attention.k_proj, attention.v_proj, scale=attention.scaling),
-            Linear.of(attention.o_proj),
-            LayerNorm.of(layer.post_attention_layernorm),
-            Linear.of(layer.mlp.fc1),
-            Linear.of(layer.mlp.fc2),
-        )
+def _encoder_layer(layer: GlmAsrEncoderLayer) -> EncoderLayer:
+    attention = layer.self_attn
+    return EncoderLayer(
+        LayerNorm.of(layer.input_layernorm),
+        Linear.of(attention.q_proj, attention.k_proj, attention.v_proj, scale=attention.scaling),
+        Linear.of(attention.o_proj),
+        LayerNorm.of(layer.post_attention_layernorm),
+        Linear.of(layer.mlp.fc1),
+        Linear.of(layer.mlp.fc2),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,10 @@ class GlmAsrRunner:
         name: str,
         slots: int,
         started: float,
+        exact_encoder: bool = True,
     ) -> None:
+        """`exact_encoder` computes every window whole instead of relying on the silence-state cache."""
+        self._exact = exact_encoder
         self._processor = processor
         self._log_mel = LogMel(processor.feature_extractor)
         self.device, self.dtype = model.device, model.dtype
@@ -133,12 +136,19 @@ class GlmAsrRunner:
 
     def _build(self, model: GlmAsrForConditionalGeneration, slots: int) -> None:
         encoder, decoder, config = model.model.audio_tower, model.model.language_model, model.config
-        self._conv1, self._conv2 = Conv1d.of(encoder.conv1), Conv1d.of(encoder.conv2)
-        self._encoder_heads = config.audio_config.num_attention_heads
-        self._encoder_layers = [_EncoderLayer.of(layer) for layer in encoder.layers]
-        self._encoder_norm = LayerNorm.of(encoder.norm)
         frames = config.audio_config.max_position_embeddings
-        self._encoder_rotary = self._rotary_table(encoder.rotary_emb, frames)
+        self._encoder = AudioEncoder(
+            (Conv1d.of(encoder.conv1), Conv1d.of(encoder.conv2)),
+            [_encoder_layer(layer) for layer in encoder.layers],
+            LayerNorm.of(encoder.norm),
+            heads=config.audio_config.num_attention_heads,
+            rotary=self._rotary_table(encoder.rotary_emb, frames),
+        )
+        self._silence: SilenceCache | None = None
+        if not self._exact:
+            window = padding_window(config.audio_config.num_mel_bins, 2 * frames, self.dtype, self.device)
+            with torch.inference_mode():
+                self._silence = self._encoder.silence(window, _SILENCE_STRIDE)
         projector = model.model.multi_modal_projector
         self._project1, self._project2 = Linear.of(projector.linear_1), Linear.of(projector.linear_2)
         self._embedding = decoder.embed_tokens.weight.detach()
@@ -172,8 +182,8 @@ class GlmAsrRunner:
     def features(self, pcm: NDArray[np.int16]) -> Features:
         return self._log_mel(pcm)
 
-    def encoder_frames(self, features: Features) -> int:
-        return int(features.log_mel.shape[1])
+    def encoder_frames(self, features: Features, *, exact: bool = False) -> int:
+        return 2 * own_frames(features, exact=exact or self._exact)
 
     def max_new_tokens(self, options: WindowOptions) -> int:
         longest_audio = self._log_mel.max_frames // 2 // _FRAMES_PER_TOKEN
@@ -185,11 +195,10 @@ class GlmAsrRunner:
     @torch.inference_mode()
     def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:
         rows = slice(first_row, first_row + len(batch))
-        log_mel = np.stack([sequence.features.log_mel for sequence in batch])
-        audio = self._encode(torch.from_numpy(log_mel).to(self.device, self.dtype))
+        clips = [clip_of(s.features, exact=s.exact or self._exact, dtype=self.dtype, device=self.device) for s in batch]
         prompts = [
-            self._embed(self._prompt(sequence.options), audio[i, : audio_tokens(sequence.features.frames)])
-            for i, sequence in enumerate(batch)
+            self._embed(self._prompt(sequence.options), self._embed_audio(states, sequence.features.frames))
+            for sequence, states in zip(batch, self._encoder(clips, self._silence), strict=True)
         ]
         return [Admitted(None, token) for token in self._prefill(rows, prompts)]
 
@@ -205,17 +214,10 @@ class GlmAsrRunner:
         self._cache.move(source, target, self._rows.lengths[source])
         self._rows.move(source, target)
 
-    def _encode(self, log_mel: Tensor) -> Tensor:
-        """log_mel [batch, mel bins, frames] → audio embeddings [batch, frames / 8, decoder width]."""
-        x = self._conv2(self._conv1(log_mel)).transpose(1, 2)
-        cos, sin = (table[: x.shape[1]] for table in self._encoder_rotary)
-        for layer in self._encoder_layers:
-            qkv = layer.qkv(layer.norm(x)).chunk(3, dim=-1)
-            query, keys, values = (split_heads(part, self._encoder_heads) for part in qkv)
-            query, keys = rotate(query, cos, sin), rotate(keys, cos, sin)
-            x = layer.out(merge_heads(F.scaled_dot_product_attention(query, keys, values, scale=1.0)), residual=x)
-            x = layer.fc2(layer.fc1(layer.mlp_norm(x), "gelu"), residual=x)
-        merged = self._encoder_norm(x).reshape(x.shape[0], -1, _FRAMES_PER_TOKEN * x.shape[2])
+    def _embed_audio(self, states: Tensor, frames: int) -> Tensor:
+        """Encoder states [own, width] → audio embeddings [audio tokens of `frames` feature frames, decoder width]."""
+        tokens = audio_tokens(frames)
+        merged = states[: tokens * _FRAMES_PER_TOKEN].reshape(tokens, -1)
         return self._project2(self._project1(merged, "gelu"))
 
     def _decoder(self, rows: slice, x: Tensor, start: Tensor, length: int) -> Tensor:
@@ -283,12 +285,3 @@ def audio_tokens(frames: int) -> int:
     As `GlmAsrProcessor._get_audio_token_length`, but never less than one.
     """
     return max(1, ((frames - 1) // 2 + 1) // _FRAMES_PER_TOKEN)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021) on the first cos.shape[-1] dimensions of x [..., length, head_dim]."""
-    width = cos.shape[-1]
-    head, rest = x[..., :width], x[..., width:]
-    first, second = head.chunk(2, dim=-1)
-    turned = head * cos + torch.cat([-second, first], dim=-1) * sin
-    return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], dim=-1)

@@ -203,6 +203,44 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, 
     return torch.matmul(torch.softmax(scores, dim=-1), values)
 
 
+@dataclass(frozen=True, slots=True)
+class SharedTail:
+    """Keys and values of cross-attention that all slots share: of each layer [heads, head_dim, n] and [heads, n,
+    head_dim]. Entry i stands for the positions from i * stride on.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    stride: int
+
+
+def attend_with_tail(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    tail_keys: Tensor,
+    tail_values: Tensor,
+    mask: Tensor,
+    tail_mask: Tensor,
+    *,
+    transposed: bool,
+) -> Tensor:
+    """Attention over each row's own cache and over one tail that all rows share, which is read once for all of them.
+
+    query [rows, heads, queries, head_dim]; keys and values as `SlotCache.read` gives them; tail_keys
+    [heads, head_dim, n], tail_values [heads, n, head_dim]; masks additive, [rows, 1, 1, length] and [rows, 1, 1, n].
+    """
+    rows, heads, queries, head_dim = query.shape
+    own = torch.matmul(query, keys if transposed else keys.transpose(2, 3)) + mask
+    by_head = query.transpose(0, 1).reshape(heads, rows * queries, head_dim)
+    tail = torch.bmm(by_head, tail_keys).view(heads, rows, queries, -1).transpose(0, 1) + tail_mask
+    weights = torch.softmax(torch.cat([own, tail], dim=-1), dim=-1)
+    split = own.shape[-1]
+    tail_weights = weights[..., split:].transpose(0, 1).reshape(heads, rows * queries, -1)
+    from_tail = torch.bmm(tail_weights, tail_values).view(heads, rows, queries, head_dim).transpose(0, 1)
+    return torch.matmul(weights[..., :split], values) + from_tail
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[batch, length, heads * head_dim] → [batch, heads, length, head_dim]."""
     batch, length, width = x.shape
@@ -221,3 +259,12 @@ def causal_mask(start: Tensor, queries: int, length: int, dtype: torch.dtype) ->
     visible = torch.arange(length, device=start.device) <= positions[:, :, None]
     mask = torch.zeros(visible.shape, dtype=dtype, device=start.device)
     return mask.masked_fill_(~visible, float("-inf"))[:, None]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021) on the first cos.shape[-1] dimensions of x [..., length, head_dim]."""
+    width = cos.shape[-1]
+    head, rest = x[..., :width], x[..., width:]
+    first, second = head.chunk(2, dim=-1)
+    turned = head * cos + torch.cat([-second, first], dim=-1) * sin
+    return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], dim=-1)

@@ -7,6 +7,7 @@ do whenever a model cannot be had.
 import gc
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,15 +36,27 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 
 
-def load_runner(model: str, *, revision: str | None, device: str, dtype: str, slots: int, cache_dir: Path) -> Runner:
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How to load a model. encoder: "exact" or "cached" (silence-state cache), "auto" for the model's own default."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    encoder: str = "auto"
+    slots: int = 16
+    revision: str | None = None
+    cache_dir: Path = Path()
+
+
+def load_runner(model: str, options: LoadOptions) -> Runner:
     """Load `model`: the packaged name, a folder, or a hub id."""
     started = time.monotonic()
-    target = resolve_device(device)
-    precision = resolve_dtype(dtype, target)
-    folder = find_checkpoint(model, revision, cache_dir)
+    device = resolve_device(options.device)
+    dtype = resolve_dtype(options.dtype, device)
+    folder = find_checkpoint(model, options.revision, options.cache_dir)
     family = _family(folder, model)
     try:
-        runner = _LOADERS[family](folder, model, target, precision, slots, started)
+        runner = _LOADERS[family](folder, _Plan(_short(model), device, dtype, options.encoder, options.slots, started))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelUnavailable(f"The model in {folder} cannot be loaded: {reason}") from error
@@ -108,21 +121,33 @@ def _family(folder: Path, model: str) -> str:
     return str(family)
 
 
-def _load_whisper(
-    folder: Path, name: str, device: torch.device, dtype: torch.dtype, slots: int, started: float
-) -> Runner:
-    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=dtype).to(device).eval()
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    encoder: str
+    slots: int
+    started: float
+
+
+def _load_whisper(folder: Path, plan: _Plan) -> Runner:
+    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=plan.dtype).to(plan.device).eval()
     tokenizer = WhisperTokenizerFast.from_pretrained(folder)
     extractor = WhisperFeatureExtractor.from_pretrained(folder)
-    return WhisperRunner(model, tokenizer, extractor, name=_short(name), slots=slots, started=started)
+    # Shown to cost no accuracy on real speech, see benchmarks/RESULTS.md.
+    exact = plan.encoder == "exact"
+    return WhisperRunner(
+        model, tokenizer, extractor, name=plan.name, slots=plan.slots, started=plan.started, exact_encoder=exact
+    )
 
 
-def _load_glm_asr(
-    folder: Path, name: str, device: torch.device, dtype: torch.dtype, slots: int, started: float
-) -> Runner:
-    model = GlmAsrForConditionalGeneration.from_pretrained(folder, dtype=dtype).to(device).eval()
+def _load_glm_asr(folder: Path, plan: _Plan) -> Runner:
+    model = GlmAsrForConditionalGeneration.from_pretrained(folder, dtype=plan.dtype).to(plan.device).eval()
     processor = AutoProcessor.from_pretrained(folder)
-    return GlmAsrRunner(model, processor, name=_short(name), slots=slots, started=started)
+    # What the cache does to its accuracy has not been measured on its real weights.
+    exact = plan.encoder != "cached"
+    return GlmAsrRunner(model, processor, name=plan.name, slots=plan.slots, started=plan.started, exact_encoder=exact)
 
 
 def _short(model: str) -> str:

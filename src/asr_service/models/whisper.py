@@ -4,6 +4,7 @@ Owns everything that is particular to Whisper: its prompt, language detection, s
 Checked token by token against transformers' greedy `generate` in float32.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,43 +18,46 @@ from transformers.models.whisper.modeling_whisper import WhisperDecoderLayer, Wh
 
 from asr_service.domain import ModelInfo, WindowOptions
 from asr_service.models.base import Admitted, Features, NewSequence
+from asr_service.models.encoder import (
+    AudioEncoder,
+    EncoderLayer,
+    SilenceCache,
+    clip_of,
+    own_frames,
+    padding_window,
+    pool,
+)
 from asr_service.models.features import LogMel
 from asr_service.models.layers import (
     Conv1d,
     LayerNorm,
     Linear,
     Rows,
+    SharedTail,
     SlotCache,
     attend,
+    attend_with_tail,
     causal_mask,
     merge_heads,
     split_heads,
 )
 
+_SILENCE_STRIDE = 1
+
 _LENGTH_BUCKET = 32
 """Self-attention reads cached positions in multiples of this, so that shapes repeat from step to step."""
 
 
-@dataclass(frozen=True, slots=True)
-class _EncoderLayer:
-    norm: LayerNorm
-    qkv: Linear
-    out: Linear
-    mlp_norm: LayerNorm
-    fc1: Linear
-    fc2: Linear
-
-    @classmethod
-    def of(cls, layer: WhisperEncoderLayer) -> "_EncoderLayer":
-        attention = layer.self_attn
-        return cls(
-            LayerNorm.of(layer.self_attn_layer_norm),
-            Linear.of(attention.q_proj, attention.k_proj, attention.v_proj, scale=attention.scaling),
-            Linear.of(attention.out_proj),
-            LayerNorm.of(layer.final_layer_norm),
-            Linear.of(layer.fc1),
-            Linear.of(layer.fc2),
-        )
+def _encoder_layer(layer: WhisperEncoderLayer) -> EncoderLayer:
+    attention = layer.self_attn
+    return EncoderLayer(
+        LayerNorm.of(layer.self_attn_layer_norm),
+        Linear.of(attention.q_proj, attention.k_proj, attention.v_proj, scale=attention.scaling),
+        Linear.of(attention.out_proj),
+        LayerNorm.of(layer.final_layer_norm),
+        Linear.of(layer.fc1),
+        Linear.of(layer.fc2),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +102,14 @@ class WhisperRunner:
         name: str,
         slots: int,
         started: float,
+        exact_encoder: bool = False,
     ) -> None:
+        """`exact_encoder` computes every window whole instead of relying on the silence-state cache."""
+        self._exact = exact_encoder
         self._tokenizer = tokenizer
         self._log_mel = LogMel(extractor)
         self.device, self.dtype = model.device, model.dtype
         self._heads = model.config.decoder_attention_heads
-        self._encoder_heads = model.config.encoder_attention_heads
         self._read_generation_config(model)
         self._build(model, slots)
         self._info = ModelInfo(
@@ -135,10 +141,13 @@ class WhisperRunner:
 
     def _build(self, model: WhisperForConditionalGeneration, slots: int) -> None:
         encoder, decoder, config = model.model.encoder, model.model.decoder, model.config
-        self._conv1, self._conv2 = Conv1d.of(encoder.conv1), Conv1d.of(encoder.conv2)
-        self._encoder_positions = encoder.embed_positions.weight.detach()
-        self._encoder_layers = [_EncoderLayer.of(layer) for layer in encoder.layers]
-        self._encoder_norm = LayerNorm.of(encoder.layer_norm)
+        self._encoder = AudioEncoder(
+            (Conv1d.of(encoder.conv1), Conv1d.of(encoder.conv2)),
+            [_encoder_layer(layer) for layer in encoder.layers],
+            LayerNorm.of(encoder.layer_norm),
+            heads=config.encoder_attention_heads,
+            positions=encoder.embed_positions.weight.detach(),
+        )
         self._embedding = decoder.embed_tokens.weight.detach()
         self._decoder_positions = decoder.embed_positions.weight.detach()
         self._decoder_layers = [_DecoderLayer.of(layer) for layer in decoder.layers]
@@ -154,6 +163,29 @@ class WhisperRunner:
         self._self_cache = SlotCache(*shape, self._max_length, self.dtype, self.device)
         self._cross_cache = SlotCache(*shape, self._source_length, self.dtype, self.device)
         self._rows = Rows(slots, self.device)
+        self._own = torch.zeros(slots, dtype=torch.long, device=self.device)
+        self._own_lengths = [0] * slots
+        self._silence: SilenceCache | None = None
+        self._tail = SharedTail([], [], 1)
+        if not self._exact:
+            self._remember_silence(config.num_mel_bins)
+
+    @torch.inference_mode()
+    def _remember_silence(self, mel_bins: int) -> None:
+        window = padding_window(mel_bins, 2 * self._source_length, self.dtype, self.device)
+        self._silence = self._encoder.silence(window, _SILENCE_STRIDE)
+        tail = SharedTail([], [], _SILENCE_STRIDE)
+        for layer in self._decoder_layers:
+            keys, values = (split_heads(part, self._heads)[0] for part in self._cross_kv(layer, self._silence.states))
+            tail.keys.append(pool(keys, _SILENCE_STRIDE).transpose(1, 2).contiguous())
+            tail.values.append(pool(values, _SILENCE_STRIDE).contiguous())
+        self._tail = tail
+
+    @staticmethod
+    def _cross_kv(layer: _DecoderLayer, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [1, frames, width] of encoder states [frames, width]."""
+        keys, values = layer.cross_kv(states[None]).chunk(2, dim=-1)
+        return keys, values
 
     @property
     def info(self) -> ModelInfo:
@@ -166,8 +198,8 @@ class WhisperRunner:
     def features(self, pcm: NDArray[np.int16]) -> Features:
         return self._log_mel(pcm)
 
-    def encoder_frames(self, features: Features) -> int:
-        return int(features.log_mel.shape[1])
+    def encoder_frames(self, features: Features, *, exact: bool = False) -> int:
+        return 2 * own_frames(features, exact=exact or self._exact)
 
     def max_new_tokens(self, options: WindowOptions) -> int:
         return self._max_length - len(self._prompt(options, language="en"))
@@ -178,13 +210,12 @@ class WhisperRunner:
     @torch.inference_mode()
     def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:
         rows = slice(first_row, first_row + len(batch))
-        log_mel = np.stack([sequence.features.log_mel for sequence in batch])
-        states = self._encode(torch.from_numpy(log_mel).to(self.device, self.dtype))
-        for index, layer in enumerate(self._decoder_layers):
-            keys, values = layer.cross_kv(states).chunk(2, dim=-1)
-            self._cross_cache.write_prefix(
-                index, rows, split_heads(keys, self._heads), split_heads(values, self._heads)
-            )
+        clips = [clip_of(s.features, exact=s.exact or self._exact, dtype=self.dtype, device=self.device) for s in batch]
+        for row, (clip, states) in enumerate(zip(clips, self._encoder(clips, self._silence), strict=True), first_row):
+            self._own[row] = self._own_lengths[row] = clip.own
+            for index, layer in enumerate(self._decoder_layers):
+                keys, values = (split_heads(part, self._heads) for part in self._cross_kv(layer, states))
+                self._cross_cache.write_prefix(index, slice(row, row + 1), keys, values)
         languages = self._detect_languages(rows, [sequence.options.language for sequence in batch])
         prompts = [self._prompt(s.options, language) for s, language in zip(batch, languages, strict=True)]
         tokens = self._prefill(rows, prompts)
@@ -200,19 +231,10 @@ class WhisperRunner:
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:
         self._self_cache.move(source, target, self._rows.lengths[source])
-        self._cross_cache.move(source, target, self._source_length)
+        self._cross_cache.move(source, target, self._own_lengths[source])
+        self._own[target] = self._own[source]
+        self._own_lengths[target] = self._own_lengths[source]
         self._rows.move(source, target)
-
-    def _encode(self, log_mel: Tensor) -> Tensor:
-        """log_mel [batch, mel bins, frames] → encoder states [batch, frames / 2, width]."""
-        x = self._conv2(self._conv1(log_mel)).transpose(1, 2) + self._encoder_positions
-        for layer in self._encoder_layers:
-            qkv = layer.qkv(layer.norm(x)).chunk(3, dim=-1)
-            query, keys, values = (split_heads(part, self._encoder_heads) for part in qkv)
-            mixed = torch.nn.functional.scaled_dot_product_attention(query, keys, values, scale=1.0)
-            x = layer.out(merge_heads(mixed), residual=x)
-            x = layer.fc2(layer.fc1(layer.mlp_norm(x), "gelu"), residual=x)
-        return self._encoder_norm(x)
 
     def _decoder(self, rows: slice, tokens: Tensor, start: Tensor, length: int) -> Tensor:
         """Run tokens [rows, n] at positions start [rows] … through the decoder; keys up to `length` are read.
@@ -224,6 +246,8 @@ class WhisperRunner:
         x = self._embedding[tokens] + self._decoder_positions[positions]
         mask = causal_mask(start, count, length, self.dtype)
         transposed = self._self_cache.transposed
+        own = max(self._own_lengths[rows])
+        cross_masks = self._cross_masks(rows, own)
         for index, layer in enumerate(self._decoder_layers):
             qkv = layer.qkv(layer.norm(x)).chunk(3, dim=-1)
             query, keys, values = (split_heads(part, self._heads) for part in qkv)
@@ -234,10 +258,31 @@ class WhisperRunner:
             mixed = attend(query, *self._self_cache.read(index, rows, length), mask, transposed=transposed)
             x = layer.out(merge_heads(mixed), residual=x)
             query = split_heads(layer.cross_q(layer.cross_norm(x)), self._heads)
-            cross = self._cross_cache.read(index, rows, self._source_length)
-            x = layer.cross_out(merge_heads(attend(query, *cross, None, transposed=transposed)), residual=x)
+            cross = self._cross_cache.read(index, rows, own)
+            if cross_masks is None:
+                mixed = attend(query, *cross, None, transposed=transposed)
+            else:
+                tail = self._tail.keys[index], self._tail.values[index]
+                mixed = attend_with_tail(query, *cross, *tail, *cross_masks, transposed=transposed)
+            x = layer.cross_out(merge_heads(mixed), residual=x)
             x = layer.fc2(layer.fc1(layer.mlp_norm(x), "gelu"), residual=x)
         return self._decoder_norm(x)
+
+    def _cross_masks(self, rows: slice, own: int) -> tuple[Tensor, Tensor] | None:
+        """Additive masks of each row's own states [rows, 1, 1, own] and of the silence after them [rows, 1, 1, tail].
+
+        None where every row has the whole window as its own.
+        """
+        if min(self._own_lengths[rows]) == self._source_length:
+            return None
+        lengths = self._own[rows, None]
+        hidden = torch.arange(own, device=self.device) >= lengths
+        positions = torch.arange(self._tail.values[0].shape[1], device=self.device) * self._tail.stride
+        own_mask = torch.zeros(hidden.shape, dtype=self.dtype, device=self.device).masked_fill_(hidden, float("-inf"))
+        weight = math.log(self._tail.stride)
+        tail_mask = torch.full((len(lengths), len(positions)), weight, dtype=self.dtype, device=self.device)
+        tail_mask.masked_fill_(positions < lengths, float("-inf"))
+        return own_mask[:, None, None], tail_mask[:, None, None]
 
     def _prefill(self, rows: slice, prompts: list[list[int]]) -> list[int]:
         """Fill the caches of `rows` from position 0 and return each row's first new token."""

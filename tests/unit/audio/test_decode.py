@@ -266,6 +266,14 @@ def test_a_bomb_is_refused_by_what_comes_out_of_it() -> None:
         decode(bytes(data), max_audio_s=60)
 
 
+def test_a_header_that_lies_about_a_short_recording() -> None:
+    data = bytearray(sounds.encode(Encoding("flac", "flac"), SOUND))
+    data[22:26] = (36_000 * SAMPLE_RATE_HZ).to_bytes(4, "big")
+    pcm, warnings = decode(bytes(data))
+    assert len(pcm) == len(SOUND)
+    assert warnings == ["The recording breaks off: 2.0 s of 36000.0 s could be read."]
+
+
 @pytest.mark.parametrize("length", [0, 0x7FFF_F024, 0x7FFF_FFFF, 0xFFFF_FFFF, 0xFFFF_FFDB])
 def test_a_wav_written_to_a_pipe(length: int) -> None:
     pcm, warnings = decode(sounds.wav(SOUND, data_bytes=length))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_service.audio.windows import FRAME_SAMPLES, Windower
+from asr_service.audio.windows import FRAME_SAMPLES, Windower, WindowPolicy
 from asr_service.domain import SAMPLE_RATE_HZ, Window
 
 MAX_SAMPLES = 30 * SAMPLE_RATE_HZ
@@ -118,18 +118,21 @@ def test_a_tail_is_never_tiny() -> None:
         assert all(window.duration_s >= 0.5 for window in windows)
 
 
-def test_a_word_right_after_a_full_window_is_not_lost() -> None:
-    windows = windows_of(speech(29.6) + pause(0.16) + speech(0.3) + pause(5))
+@pytest.mark.parametrize("silence_s", [0, 5])
+def test_a_word_right_after_a_full_window_is_not_lost(silence_s: float) -> None:
+    windows = windows_of(speech(29.6) + pause(0.16) + speech(0.3) + pause(silence_s))
     assert windows[-1].speech.end_s == pytest.approx(30.06, abs=0.05)
     assert all(window.duration_s >= 0.5 for window in windows)
 
 
-stretches = st.tuples(st.sampled_from([0.02, 0.2, 0.35, 0.55, 0.65, 0.95]), st.integers(1, 400))
-noisy = st.lists(st.floats(0, 1, width=32), max_size=200)
-recordings = st.one_of(
-    st.lists(stretches, max_size=25).map(lambda parts: [prob for prob, count in parts for _ in range(count)]),
-    st.lists(noisy, max_size=8).map(lambda parts: [prob for part in parts for prob in part]),
-)
+def test_a_short_pause_is_shared_between_the_windows_that_it_parts() -> None:
+    first, second = windows_of(speech(25) + pause(0.16) + speech(10))
+    assert first.speech.end_s < seconds(first)[1] <= seconds(second)[0] < second.speech.start_s
+
+
+def test_a_policy_whose_windows_could_overlap_is_refused() -> None:
+    with pytest.raises(ValueError, match="must fit"):
+        WindowPolicy(close_pause_s=0.5)
 
 
 def strong_runs(probs: list[float]) -> Iterable[tuple[int, int]]:

@@ -27,7 +27,9 @@ class ScriptedRunner:
         self.scripts = scripts
         self.admit_errors: dict[float, Exception] = {}
         self.decode_errors: dict[float, Exception] = {}
-        self.rows: list[tuple[float, int] | None] = [None] * slots
+        self.exact_scripts: dict[float, list[int]] = {}
+        self.exact_frames = 0
+        self.rows: list[tuple[float, list[int], int] | None] = [None] * slots
         self.batches: list[int] = []
         self.encoded: list[list[float]] = []
         self._room = room
@@ -38,8 +40,8 @@ class ScriptedRunner:
     def max_new_tokens(self, options: WindowOptions) -> int:
         return self._room
 
-    def encoder_frames(self, features: Features) -> int:
-        return int(features.log_mel.shape[1])
+    def encoder_frames(self, features: Features, *, exact: bool = False) -> int:
+        return self.exact_frames if exact and self.exact_frames else int(features.log_mel.shape[1])
 
     def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:
         keys = [sequence.features.duration_s for sequence in batch]
@@ -47,24 +49,29 @@ class ScriptedRunner:
         for key in keys:
             if key in self.admit_errors:
                 raise self.admit_errors[key]
-        for row, key in enumerate(keys, first_row):
-            self.rows[row] = (key, 1)
+        scripts = [self._script(sequence) for sequence in batch]
+        for row, (key, script) in enumerate(zip(keys, scripts, strict=True), first_row):
+            self.rows[row] = (key, script, 1)
         return [
-            Admitted(sequence.options.language or "en", self.scripts[key][0])
-            for sequence, key in zip(batch, keys, strict=True)
+            Admitted(sequence.options.language or "en", script[0])
+            for sequence, script in zip(batch, scripts, strict=True)
         ]
+
+    def _script(self, sequence: NewSequence) -> list[int]:
+        scripts = self.exact_scripts if sequence.exact else self.scripts
+        return scripts[sequence.features.duration_s]
 
     def decode(self, first_row: int, count: int) -> list[int]:
         self.batches.append(count)
         rows = [self.rows[row] for row in range(first_row, first_row + count)]
         live = [row for row in rows if row is not None]
         assert len(live) == count, "decoded a row that holds nothing"
-        for key, _ in live:
+        for key, _, _ in live:
             if key in self.decode_errors:
                 raise self.decode_errors[key]
-        for row, (key, position) in enumerate(live, first_row):
-            self.rows[row] = (key, position + 1)
-        return [self.scripts[key][position] for key, position in live]
+        for row, (key, script, position) in enumerate(live, first_row):
+            self.rows[row] = (key, script, position + 1)
+        return [script[position] for _, script, position in live]
 
     def move(self, source: int, target: int) -> None:
         self.rows[target] = self.rows[source]

@@ -206,6 +206,18 @@ def test_a_model_that_never_stops_is_stopped_by_the_length_of_its_audio() -> Non
     assert finished.tokens == 32 + 2 * 30
 
 
+def test_an_output_that_ran_away_is_tried_once_more_with_the_exact_encoder() -> None:
+    engine = Engine(ScriptedRunner({1.0: [9] * 500, 2.0: [8] * 500}))
+    engine.runner.exact_frames = 3_000
+    engine.runner.exact_scripts = {1.0: script(5, 6), 2.0: [7] * 500}
+    engine.core.submit(submit(1), features(1.0))
+    engine.core.submit(submit(2), features(2.0))
+    engine.run()
+    assert engine.texts() == {1: "5 6", 2: "7"}
+    assert {message.id: message.guard for message in engine.of(Finished)} == {1: None, 2: "loop"}
+    assert [message.id for message in engine.of(Started)] == [1, 2]
+
+
 def test_a_model_is_stopped_where_its_slot_ends() -> None:
     engine = Engine(ScriptedRunner({2.0: list(range(1, 5_000))}, room=20))
     engine.core.submit(submit(1), features(2.0))

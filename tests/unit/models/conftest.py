@@ -25,4 +25,6 @@ def whisper_reference(whisper_folder: Path) -> WhisperForConditionalGeneration:
 def whisper_runner(whisper_folder: Path, whisper_reference: WhisperForConditionalGeneration) -> WhisperRunner:
     tokenizer = WhisperTokenizerFast.from_pretrained(whisper_folder)
     extractor = WhisperFeatureExtractor.from_pretrained(whisper_folder)
-    return WhisperRunner(whisper_reference, tokenizer, extractor, name="whisper-base", slots=16, started=0.0)
+    return WhisperRunner(
+        whisper_reference, tokenizer, extractor, name="whisper-base", slots=16, started=0.0, exact_encoder=True
+    )

@@ -1,0 +1,186 @@
+"""The audio encoder that Whisper and GLM-ASR share, paying for speech and not for padding.
+
+Both models were trained on windows padded to 30 s, without a mask, and go wrong when the padding is cut off. But the
+padding is constant, so its keys and values in every layer hardly depend on the clip. `SilenceCache` holds them,
+computed once from a window that is nothing but padding. A clip's own frames (its audio and a margin) attend to
+themselves and to the cached padding at the positions after them; the decoder's cross-attention does the same with the
+cached final states.
+
+The padding's constant follows the clip's loudness: features are clamped at 8 decades below their maximum. Shifting all
+features by the difference to one reference constant is the same as playing the clip louder or softer, so a single
+cache serves every clip.
+
+A clip that is encoded exactly has all frames of the window as its own, and no silence after them: the reference.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asr_service.models.base import Features
+from asr_service.models.layers import Conv1d, LayerNorm, Linear, merge_heads, rotate, split_heads
+
+_REFERENCE_PADDING = -0.6
+"""The padding's constant for speech of usual loudness; about the median over recordings."""
+
+_MARGIN_FRAMES = 50
+"""Feature frames of padding that a clip carries as its own (0.5 s), where speech and silence still mix."""
+
+_OWN_MULTIPLE = 16
+"""Own encoder frames come in multiples of this, so that pooled silence fits behind them."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderLayer:
+    norm: LayerNorm
+    qkv: Linear
+    out: Linear
+    mlp_norm: LayerNorm
+    fc1: Linear
+    fc2: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One window for the encoder: padded features [mel bins, frames] and how many encoder frames are its own."""
+
+    log_mel: Tensor
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceCache:
+    """What the padding looks like from inside, for every position of a window.
+
+    keys, values: of each layer, [heads, positions / stride, head_dim]; neighbours are pooled by `stride`.
+    bias: log(stride), what a pooled key counts for. states: final states [positions, width].
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    bias: float
+    stride: int
+    states: Tensor
+
+
+class AudioEncoder:
+    """Convolutions, transformer layers and a final norm over packed clips of any length."""
+
+    def __init__(
+        self,
+        convolutions: tuple[Conv1d, Conv1d],
+        layers: Sequence[EncoderLayer],
+        norm: LayerNorm,
+        *,
+        heads: int,
+        positions: Tensor | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """`positions` [frames, width] are added to the input; `rotary` are cos and sin [frames, rotated width]."""
+        self._convolutions = convolutions
+        self._layers = layers
+        self._norm = norm
+        self._heads = heads
+        self._positions = positions
+        self._rotary = rotary
+
+    def __call__(self, clips: Sequence[Clip], silence: SilenceCache | None = None) -> list[Tensor]:
+        """Final states [own, width] of each clip."""
+        return list(self._run(clips, silence).split([clip.own for clip in clips]))
+
+    def silence(self, padding: Tensor, stride: int) -> SilenceCache:
+        """The cache for a window [mel bins, frames] of nothing but padding."""
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+
+        def keep(key: Tensor, value: Tensor) -> None:
+            keys.append(pool(key, stride))
+            values.append(pool(value, stride))
+
+        states = self._run([Clip(padding, padding.shape[1] // 2)], None, keep)
+        return SilenceCache(keys, values, math.log(stride), stride, states)
+
+    def _run(
+        self,
+        clips: Sequence[Clip],
+        silence: SilenceCache | None,
+        keep: Callable[[Tensor, Tensor], None] = lambda keys, values: None,
+    ) -> Tensor:
+        """Packed states [sum of own, width]. `keep` sees keys and values [heads, own, head_dim] of the last clip."""
+        lengths = [clip.own for clip in clips]
+        x = torch.cat([self._stem(clip) for clip in clips])
+        rotary = None if self._rotary is None else [torch.cat([t[:n] for n in lengths]) for t in self._rotary]
+        for index, layer in enumerate(self._layers):
+            # [heads, packed frames, head_dim] each
+            parts = layer.qkv(layer.norm(x)).chunk(3, dim=-1)
+            query, keys, values = (split_heads(part[None], self._heads)[0] for part in parts)
+            if rotary is not None:
+                query, keys = rotate(query, *rotary), rotate(keys, *rotary)
+            start, mixed = 0, []
+            for n in lengths:
+                span = slice(start, start + n)
+                own = keys[:, span], values[:, span]
+                mixed.append(_attend(query[:, span], *own, silence, index))
+                start += n
+            keep(*own)
+            x = layer.out(merge_heads(torch.cat(mixed, dim=1)[None])[0], residual=x)
+            x = layer.fc2(layer.fc1(layer.mlp_norm(x), "gelu"), residual=x)
+        return self._norm(x)
+
+    def _stem(self, clip: Clip) -> Tensor:
+        """Convolutions of the frames that the clip's own states depend on, and their positions: [own, width]."""
+        x = clip.log_mel[None, :, : 2 * clip.own + 2]
+        for convolution in self._convolutions:
+            x = convolution(x)
+        x = x[0, :, : clip.own].T
+        return x if self._positions is None else x + self._positions[: clip.own]
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, silence: SilenceCache | None, layer: int) -> Tensor:
+    """Attention of scaled queries [heads, own, head_dim] over their clip and the silence behind it."""
+    own = keys.shape[1]
+    bias = None
+    if silence is not None and (first := own // silence.stride) < silence.keys[layer].shape[1]:
+        keys = torch.cat([keys, silence.keys[layer][:, first:]], dim=1)
+        values = torch.cat([values, silence.values[layer][:, first:]], dim=1)
+        if silence.stride > 1:
+            bias = query.new_zeros(keys.shape[1])
+            bias[own:] = silence.bias
+            bias = bias[None, None, None]
+    return F.scaled_dot_product_attention(query[None], keys[None], values[None], attn_mask=bias, scale=1.0)[0]
+
+
+def pool(x: Tensor, stride: int) -> Tensor:
+    """Means of `stride` neighbours: [heads, n, head_dim] → [heads, n / stride, head_dim]; a rest is averaged too."""
+    if stride == 1:
+        return x
+    whole = x.shape[1] // stride * stride
+    pooled = x[:, :whole].unflatten(1, (-1, stride)).mean(dim=2)
+    return pooled if whole == x.shape[1] else torch.cat([pooled, x[:, whole:].mean(dim=1, keepdim=True)], dim=1)
+
+
+def own_frames(features: Features, *, exact: bool) -> int:
+    """Encoder frames (two feature frames each) that are computed for a window."""
+    limit = int(features.log_mel.shape[1]) // 2
+    if exact:
+        return limit
+    needed = -(-(features.frames + _MARGIN_FRAMES) // 2)
+    return min(limit, -(-needed // _OWN_MULTIPLE) * _OWN_MULTIPLE)
+
+
+def clip_of(features: Features, *, exact: bool, dtype: torch.dtype, device: torch.device) -> Clip:
+    """A window as the encoder takes it. Unless exact, at the loudness that the silence cache was made for."""
+    log_mel = torch.from_numpy(features.log_mel)
+    own = own_frames(features, exact=exact)
+    if not exact:
+        log_mel = log_mel[:, : 2 * own + 2] + (_REFERENCE_PADDING - features.padding)
+    return Clip(log_mel.to(device, dtype), own)
+
+
+def padding_window(mel_bins: int, frames: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A window of nothing but padding at the reference loudness."""
+    return torch.full((mel_bins, frames), _REFERENCE_PADDING, dtype=dtype, device=device)
