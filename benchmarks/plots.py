@@ -60,6 +60,8 @@ def draw(rows: Sequence[Row], machine: str, path: Path) -> None:
     throughput.set_ylim(bottom=0)
     throughput.legend()
     latency.set_yscale("log")
+    latency.yaxis.set_major_formatter("{x:g}")
+    latency.yaxis.set_minor_formatter("{x:g}")
     latency.legend(fontsize="small")
     figure.suptitle(machine, fontsize="small")
     figure.savefig(path, dpi=120)

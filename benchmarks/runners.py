@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 
 from asr_service.models.base import Admitted, NewSequence, Runner
@@ -27,6 +28,7 @@ def options(given: Sequence[str]) -> dict[str, str]:
 
 def load(model: str | Path, slots: int, further: Mapping[str, Any], *, dtype: str = "auto") -> Runner:
     """A runner on the CPU with one thread per core. `further` are more of the LoadOptions."""
+    transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     cache_dir = Settings.load().cache_dir
     return load_runner(str(model), LoadOptions(device="cpu", dtype=dtype, slots=slots, cache_dir=cache_dir, **further))

@@ -130,6 +130,16 @@ def test_a_short_pause_is_shared_between_the_windows_that_it_parts() -> None:
     assert first.speech.end_s < seconds(first)[1] <= seconds(second)[0] < second.speech.start_s
 
 
+stretches = st.tuples(st.sampled_from([0.02, 0.2, 0.35, 0.55, 0.65, 0.95]), st.integers(1, 400))
+noisy = st.lists(st.floats(0, 1, width=32), max_size=200)
+talk = st.lists(st.tuples(st.integers(5, 300), st.integers(0, 64)), min_size=5, max_size=30)
+recordings = st.one_of(
+    talk.map(lambda parts: [prob for spoken, quiet in parts for prob in [0.9] * spoken + [0.05] * quiet]),
+    st.lists(stretches, max_size=25).map(lambda parts: [prob for prob, count in parts for _ in range(count)]),
+    st.lists(noisy, max_size=8).map(lambda parts: [prob for part in parts for prob in part]),
+)
+
+
 def test_a_policy_whose_windows_could_overlap_is_refused() -> None:
     with pytest.raises(ValueError, match="must fit"):
         WindowPolicy(close_pause_s=0.5)
