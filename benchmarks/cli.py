@@ -1,4 +1,4 @@
-"""How the scripts become commands: plain tracebacks, no shell completion, and nothing left running when they are ended."""
+"""How the scripts become commands: plain tracebacks, no completion, and nothing left running when they are ended."""
 
 import signal
 from collections.abc import Callable

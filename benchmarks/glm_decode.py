@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any
 
 import typer
@@ -48,18 +47,20 @@ def main(
     further = runners.options(runner_option or [])
     folder = glm_checkpoint.ensure()
     runner = runners.load(folder, batch, further, dtype="bfloat16")
-    bandwidth = limits.read_bytes_per_s()
-    ours, theirs = asyncio.run(_measure(runner, folder, batch, tokens, audio_s, rounds, with_vllm=peers == "vllm"))
-    floor_s = (_weight_bytes() + batch * _cache_bytes(audio_s, tokens)) / bandwidth
-    step_s = median(batch / rate for rate in ours)
+    ours, theirs, bandwidths = asyncio.run(
+        _measure(runner, folder, batch, tokens, audio_s, rounds, with_vllm=peers == "vllm")
+    )
+    needed = _weight_bytes() + batch * _cache_bytes(audio_s, tokens)
+    steps_s = [batch / rate for rate in ours]
+    floors_s = [needed / bandwidth for bandwidth in bandwidths]
     rows: list[dict[str, Any]] = [{"system": _name(further), "tokens/s": spread(ours)}]
     if theirs:
         rows.append({"system": VllmTokens.name, "tokens/s": spread(theirs)})
     step = {
-        "ms a step": 1000 * step_s,
-        "memory read, GB/s": bandwidth / 1e9,
-        "bf16 floor, ms": 1000 * floor_s,
-        "share of the bf16 floor, %": 100 * floor_s / step_s,
+        "ms a step": spread(1000 * step_s for step_s in steps_s),
+        "memory read, GB/s": spread(bandwidth / 1e9 for bandwidth in bandwidths),
+        "floor with bf16 weights, ms": spread(1000 * floor_s for floor_s in floors_s),
+        "floor / time, %": spread(100 * floor_s / step_s for floor_s, step_s in zip(floors_s, steps_s, strict=True)),
     }
     tables = [Table(f"GLM-ASR, full size, decoding {batch} sequences", rows), Table("Decode step", [step])]
     if theirs:
@@ -71,10 +72,10 @@ def main(
 
 async def _measure(
     runner: Runner, folder: Path, batch: int, tokens: int, audio_s: float, rounds: int, *, with_vllm: bool
-) -> tuple[list[float], list[float]]:
-    """Tokens/s of each round: ours, and vLLM's (empty without it)."""
+) -> tuple[list[float], list[float], list[float]]:
+    """Tokens/s of each round, ours and vLLM's (empty without it), and bytes of memory read per second."""
     peer = VllmTokens(folder, tokens, max_sequences=batch, arguments=VLLM_OPTIONS) if with_vllm else None
-    ours, theirs = [], []
+    ours, theirs, bandwidths = [], [], []
     with tempfile.TemporaryDirectory(prefix="asr-bench-") as scratch:
         clips = noise_clips(batch, audio_s, Path(scratch))
         async with running([peer]) if peer is not None else contextlib.nullcontext():
@@ -84,11 +85,12 @@ async def _measure(
                 with paused([] if peer is None else peer.processes()):
                     _fill(runner, clips)
                     ours.append(_decode(runner, batch, tokens))
+                    bandwidths.append(limits.read_bytes_per_s())
                 print(f"round {number + 1}, ours: {ours[-1]:.1f} tokens/s", flush=True)
                 if peer is not None:
                     theirs.append(await _vllm_rate(peer, clips, tokens))
                     print(f"round {number + 1}, vLLM: {theirs[-1]:.1f} tokens/s", flush=True)
-    return ours, theirs
+    return ours, theirs, bandwidths
 
 
 def _fill(runner: Runner, clips: Sequence[Clip]) -> None:

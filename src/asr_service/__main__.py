@@ -187,6 +187,7 @@ def _parts(settings: Settings) -> tuple[EngineClient, DecodePool, Metrics]:
             device=settings.device,
             dtype=settings.dtype,
             encoder=settings.encoder,
+            quantization=settings.quantization,
             threads=settings.threads,
             slots=settings.max_batch,
             cache_dir=str(settings.cache_dir),

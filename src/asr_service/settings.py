@@ -84,6 +84,11 @@ class Settings(BaseSettings):
         "padding's states from a cache, many times as fast for short clips. `auto`: cached for Whisper, exact for "
         "GLM-ASR.",
     )
+    quantization: Literal["none", "int8"] = Field(
+        default="none",
+        description="`int8` keeps the weights of linear layers in 8 bits and rounds their inputs as they come: about "
+        "half the memory, and faster where memory is the limit.",
+    )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the engine; 0 means one per core.")
     max_batch: int = Field(
         default=16,

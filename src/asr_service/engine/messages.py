@@ -20,6 +20,7 @@ class EngineConfig(msgspec.Struct, frozen=True, tag=True):
     slots: int = 16
     cache_dir: str = ""
     encoder: str = "auto"
+    quantization: str = "none"
     guard: bool = True
 
 

@@ -88,6 +88,7 @@ def _load(config: EngineConfig) -> Runner:
         device=config.device,
         dtype=config.dtype,
         encoder=config.encoder,
+        quantization=config.quantization,
         slots=config.slots,
         revision=config.revision,
         cache_dir=Path(config.cache_dir),

@@ -32,6 +32,7 @@ from asr_service.models.layers import (
     Conv1d,
     LayerNorm,
     Linear,
+    LinearFactory,
     Rows,
     SlotCache,
     attend,
@@ -68,15 +69,15 @@ class _RmsNorm:
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-def _encoder_layer(layer: GlmAsrEncoderLayer) -> EncoderLayer:
+def _encoder_layer(layer: GlmAsrEncoderLayer, linear: LinearFactory) -> EncoderLayer:
     attention = layer.self_attn
     return EncoderLayer(
         LayerNorm.of(layer.input_layernorm),
-        Linear.of(attention.q_proj, attention.k_proj, attention.v_proj, scale=attention.scaling),
-        Linear.of(attention.o_proj),
+        linear(attention.q_proj, attention.k_proj, attention.v_proj, scale=attention.scaling),
+        linear(attention.o_proj),
         LayerNorm.of(layer.post_attention_layernorm),
-        Linear.of(layer.mlp.fc1),
-        Linear.of(layer.mlp.fc2),
+        linear(layer.mlp.fc1),
+        linear(layer.mlp.fc2),
     )
 
 
@@ -90,15 +91,15 @@ class _DecoderLayer:
     down: Linear
 
     @classmethod
-    def of(cls, layer: LlamaDecoderLayer) -> "_DecoderLayer":
+    def of(cls, layer: LlamaDecoderLayer, linear: LinearFactory) -> "_DecoderLayer":
         attention = layer.self_attn
         return cls(
             _RmsNorm.of(layer.input_layernorm),
-            Linear.of(attention.q_proj, attention.k_proj, attention.v_proj, scale=attention.scaling),
-            Linear.of(attention.o_proj),
+            linear(attention.q_proj, attention.k_proj, attention.v_proj, scale=attention.scaling),
+            linear(attention.o_proj),
             _RmsNorm.of(layer.post_attention_layernorm),
-            Linear.of(layer.mlp.gate_proj, layer.mlp.up_proj),
-            Linear.of(layer.mlp.down_proj),
+            linear(layer.mlp.gate_proj, layer.mlp.up_proj),
+            linear(layer.mlp.down_proj),
         )
 
 
@@ -114,15 +115,18 @@ class GlmAsrRunner:
         slots: int,
         started: float,
         exact_encoder: bool = True,
+        int8: bool = False,
     ) -> None:
-        """`exact_encoder` computes every window whole instead of relying on the silence-state cache."""
+        """`exact_encoder` computes every window whole instead of relying on the silence-state cache; `int8`
+        quantizes the linear layers.
+        """
         self._exact = exact_encoder
         self._processor = processor
         self._log_mel = LogMel(processor.feature_extractor)
         self.device, self.dtype = model.device, model.dtype
         self.stop_ids = frozenset(_STOP_IDS)
         self._instruction = processor.default_transcription_prompt
-        self._build(model, slots)
+        weights_bytes = self._build(model, slots, LinearFactory(int8=int8))
         self._info = ModelInfo(
             name=name,
             family="glm-asr",
@@ -130,16 +134,16 @@ class GlmAsrRunner:
             dtype=str(self.dtype).removeprefix("torch."),
             languages=(),
             slots=slots,
-            memory_bytes=model.num_parameters() * self.dtype.itemsize + self._cache.nbytes,
+            memory_bytes=weights_bytes + self._cache.nbytes,
             load_s=time.monotonic() - started,
         )
 
-    def _build(self, model: GlmAsrForConditionalGeneration, slots: int) -> None:
+    def _build(self, model: GlmAsrForConditionalGeneration, slots: int, linear: LinearFactory) -> int:
         encoder, decoder, config = model.model.audio_tower, model.model.language_model, model.config
         frames = config.audio_config.max_position_embeddings
         self._encoder = AudioEncoder(
             (Conv1d.of(encoder.conv1), Conv1d.of(encoder.conv2)),
-            [_encoder_layer(layer) for layer in encoder.layers],
+            [_encoder_layer(layer, linear) for layer in encoder.layers],
             LayerNorm.of(encoder.norm),
             heads=config.audio_config.num_attention_heads,
             rotary=self._rotary_table(encoder.rotary_emb, frames),
@@ -150,20 +154,21 @@ class GlmAsrRunner:
             with torch.inference_mode():
                 self._silence = self._encoder.silence(window, _SILENCE_STRIDE)
         projector = model.model.multi_modal_projector
-        self._project1, self._project2 = Linear.of(projector.linear_1), Linear.of(projector.linear_2)
+        self._project1, self._project2 = linear(projector.linear_1), linear(projector.linear_2)
         self._embedding = decoder.embed_tokens.weight.detach()
         self._heads = config.text_config.num_attention_heads
         self._kv_heads = config.text_config.num_key_value_heads
         self._head_dim = config.text_config.head_dim
-        self._layers = [_DecoderLayer.of(layer) for layer in decoder.layers]
+        self._layers = [_DecoderLayer.of(layer, linear) for layer in decoder.layers]
         self._norm = _RmsNorm.of(decoder.norm)
-        self._head = Linear.of(model.lm_head)
+        self._head = linear(model.lm_head)
         self._length: int = min(_SLOT_LENGTH, config.text_config.max_position_embeddings)
         self._rotary = self._rotary_table(decoder.rotary_emb, self._length)
         self._cache = SlotCache(
             len(self._layers), slots, self._kv_heads, self._head_dim, self._length, self.dtype, self.device
         )
         self._rows = Rows(slots, self.device)
+        return linear.nbytes + int(self._embedding.nbytes)
 
     def _rotary_table(self, module: nn.Module, length: int) -> tuple[Tensor, Tensor]:
         """cos and sin [length, rotated width] of all positions, from the model's own module."""

@@ -3,6 +3,7 @@
 Owns how the weights of transformers' modules are laid out for speed. Knows no architecture.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,28 +12,67 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Activation = Literal["none", "gelu", "silu"]
-_ACTIVATIONS = {"none": lambda x: x, "gelu": F.gelu, "silu": F.silu}
-_MKLDNN_ACTIVATIONS = {"none": ("none", ""), "gelu": ("gelu", "none"), "silu": ("swish", "")}
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "gelu": F.gelu, "silu": F.silu}
+_MKLDNN_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "none": ("none", ""),
+    "gelu": ("gelu", "none"),
+    "silu": ("swish", ""),
+}
 _ROWS_HINT = 16
 """Packed weights may be tiled for a number of rows; decode steps have about this many."""
 
 
 class Linear:
-    """y = activation(x Wᵀ + b) + residual, with W packed for oneDNN on a CPU.
+    """y = activation(x Wᵀ + b) + residual, with W laid out once for the kernels of its device.
 
-    At decode time a plain `F.linear` spends as long on repacking W as on multiplying; packing once is worth a factor
-    of 1.5 to 2.3 there (benchmarks/RESULTS.md).
+    On a CPU W is packed for oneDNN: at decode time a plain `F.linear` spends as long on repacking W as on multiplying,
+    so packing is worth a factor of 1.5 to 2.3 there (benchmarks/RESULTS.md).
+
+    With `int8`, W is rounded to 8 bits with a scale for each output, and x with a scale for each row as it comes
+    (dynamic quantization): half the memory to read, and a row's result does not depend on its neighbours.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, int8: bool = False) -> None:
         """weight [out, in], bias [out], of the same dtype and device."""
         self.bias = None if bias is None else bias.detach().contiguous()
-        self.packed = weight.device.type == "cpu" and _can_pack(weight.dtype)
         weight = weight.detach().contiguous()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS_HINT) if self.packed else weight
+        self.nbytes = weight.numel() * (1 if int8 else weight.itemsize)
+        self._int8 = _Int8Weight(weight) if int8 else None
+        self._packed = not int8 and weight.device.type == "cpu" and _can_pack(weight.dtype)
+        if self._packed:
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS_HINT)
+        self._weight = None if int8 else weight
 
-    @classmethod
-    def of(cls, *modules: nn.Linear, scale: float = 1.0) -> "Linear":
+    def __call__(self, x: Tensor, activation: Activation = "none", residual: Tensor | None = None) -> Tensor:
+        """x [..., in] → [..., out]; `residual` has the result's shape and cannot be combined with an activation."""
+        if self._packed:
+            return self._packed_product(x, activation, residual)
+        if self._int8 is not None:
+            y = self._int8(x)
+            y = y if self.bias is None else y + self.bias
+        else:
+            assert self._weight is not None
+            y = F.linear(x, self._weight, self.bias)
+        y = _ACTIVATIONS[activation](y)
+        return y if residual is None else residual + y
+
+    def _packed_product(self, x: Tensor, activation: Activation, residual: Tensor | None) -> Tensor:
+        if residual is not None:
+            fused: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self._weight, self.bias, "add")
+            return fused
+        name, algorithm = _MKLDNN_ACTIVATIONS[activation]
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self.bias, name, [], algorithm)
+        return result
+
+
+class LinearFactory:
+    """Makes a model's linear layers from transformers' modules, all in one way. `nbytes` is what they hold so far."""
+
+    def __init__(self, *, int8: bool) -> None:
+        self._int8 = int8
+        self.nbytes = 0
+
+    def __call__(self, *modules: nn.Linear, scale: float = 1.0) -> Linear:
         """One layer for several that share their input, outputs in order; `scale` multiplies the first one's output."""
         weights = [module.weight.detach() for module in modules]
         biases = [
@@ -42,19 +82,50 @@ class Linear:
         if scale != 1.0:
             weights[0], biases[0] = weights[0] * scale, biases[0] * scale
         bias = torch.cat(biases) if any(module.bias is not None for module in modules) else None
-        return cls(torch.cat(weights), bias)
+        return self.of(torch.cat(weights), bias)
 
-    def __call__(self, x: Tensor, activation: Activation = "none", residual: Tensor | None = None) -> Tensor:
-        """x [..., in] → [..., out]; `residual` has the result's shape and cannot be combined with an activation."""
-        if not self.packed:
-            y: Tensor = _ACTIVATIONS[activation](F.linear(x, self.weight, self.bias))
-            return y if residual is None else residual + y
-        if residual is not None:
-            fused: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
-            return fused
-        name, algorithm = _MKLDNN_ACTIVATIONS[activation]
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, name, [], algorithm)
-        return result
+    def of(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        """A layer from weight [out, in] and bias [out]."""
+        layer = Linear(weight, bias, int8=self._int8)
+        self.nbytes += layer.nbytes
+        return layer
+
+
+class _Int8Weight:
+    """A matrix [out, in] in 8 bits, and its product with rows that are quantized on the fly."""
+
+    def __init__(self, weight: Tensor) -> None:
+        weight = weight.float()
+        self._scales = (weight.abs().amax(dim=1) / 127).clamp_(min=1e-12)
+        quantized = torch.round(weight / self._scales[:, None]).to(torch.int8)
+        self._on_cpu = weight.device.type == "cpu"
+        if self._on_cpu:
+            self._zeros = torch.zeros(len(quantized), dtype=torch.long)
+            quantized = torch.ops.onednn.qlinear_prepack(quantized, [_ROWS_HINT, weight.shape[1]])
+        self._weight = quantized
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [..., in] → [..., out], in x's dtype."""
+        rows = x.reshape(-1, x.shape[-1])
+        scales = (rows.abs().amax(dim=1, keepdim=True).float() / 127).clamp_(min=1e-12)
+        quantized = torch.round(rows / scales)
+        product = self._cpu_product(quantized, x.dtype) if self._on_cpu else self._cuda_product(quantized)
+        return (product * scales).to(x.dtype).view(*x.shape[:-1], -1)
+
+    def _cpu_product(self, quantized: Tensor, dtype: torch.dtype) -> Tensor:
+        # VNNI multiplies unsigned by signed bytes, hence the zero point of 128.
+        unsigned = (quantized + 128).to(torch.uint8)
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            unsigned, 1.0, 128, self._weight, self._scales, self._zeros, None, 1.0, 0, dtype, "none", [], ""
+        )
+        return product
+
+    def _cuda_product(self, quantized: Tensor) -> Tensor:
+        # The kernel takes 17 rows or more, in multiples of 8.
+        count = len(quantized)
+        padded = F.pad(quantized, (0, 0, 0, max(24, -(-count // 8) * 8) - count)).to(torch.int8)
+        product: Tensor = torch._int_mm(padded, self._weight.T)[:count]
+        return product * self._scales
 
 
 def _can_pack(dtype: torch.dtype) -> bool:

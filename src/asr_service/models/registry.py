@@ -38,11 +38,14 @@ _FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How to load a model. encoder: "exact" or "cached" (silence-state cache), "auto" for the model's own default."""
+    """How to load a model. encoder: "exact" or "cached" (silence-state cache), "auto" for the model's own default.
+    quantization: "none", or "int8" for the linear layers.
+    """
 
     device: str = "auto"
     dtype: str = "auto"
     encoder: str = "auto"
+    quantization: str = "none"
     slots: int = 16
     revision: str | None = None
     cache_dir: Path = Path()
@@ -56,7 +59,12 @@ def load_runner(model: str, options: LoadOptions) -> Runner:
     folder = find_checkpoint(model, options.revision, options.cache_dir)
     family = _family(folder, model)
     try:
-        runner = _LOADERS[family](folder, _Plan(_short(model), device, dtype, options.encoder, options.slots, started))
+        runner = _LOADERS[family](
+            folder,
+            _Plan(
+                _short(model), device, dtype, options.encoder, options.quantization == "int8", options.slots, started
+            ),
+        )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelUnavailable(f"The model in {folder} cannot be loaded: {reason}") from error
@@ -127,6 +135,7 @@ class _Plan:
     device: torch.device
     dtype: torch.dtype
     encoder: str
+    int8: bool
     slots: int
     started: float
 
@@ -138,7 +147,15 @@ def _load_whisper(folder: Path, plan: _Plan) -> Runner:
     # Shown to cost no accuracy on real speech, see benchmarks/RESULTS.md.
     exact = plan.encoder == "exact"
     return WhisperRunner(
-        model, tokenizer, extractor, name=plan.name, slots=plan.slots, started=plan.started, exact_encoder=exact
+        model,
+        tokenizer,
+        extractor,
+        name=plan.name,
+        slots=plan.slots,
+        started=plan.started,
+        exact_encoder=exact,
+        int8=plan.int8,
+        int8=plan.int8,
     )
 
 
@@ -147,7 +164,15 @@ def _load_glm_asr(folder: Path, plan: _Plan) -> Runner:
     processor = AutoProcessor.from_pretrained(folder)
     # What the cache does to its accuracy has not been measured on its real weights.
     exact = plan.encoder != "cached"
-    return GlmAsrRunner(model, processor, name=plan.name, slots=plan.slots, started=plan.started, exact_encoder=exact)
+    return GlmAsrRunner(
+        model,
+        processor,
+        name=plan.name,
+        slots=plan.slots,
+        started=plan.started,
+        exact_encoder=exact,
+        int8=plan.int8,
+    )
 
 
 def _short(model: str) -> str:

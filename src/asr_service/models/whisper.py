@@ -32,6 +32,7 @@ from asr_service.models.layers import (
     Conv1d,
     LayerNorm,
     Linear,
+    LinearFactory,
     Rows,
     SharedTail,
     SlotCache,
@@ -48,15 +49,15 @@ _LENGTH_BUCKET = 32
 """Self-attention reads cached positions in multiples of this, so that shapes repeat from step to step."""
 
 
-def _encoder_layer(layer: WhisperEncoderLayer) -> EncoderLayer:
+def _encoder_layer(layer: WhisperEncoderLayer, linear: LinearFactory) -> EncoderLayer:
     attention = layer.self_attn
     return EncoderLayer(
         LayerNorm.of(layer.self_attn_layer_norm),
-        Linear.of(attention.q_proj, attention.k_proj, attention.v_proj, scale=attention.scaling),
-        Linear.of(attention.out_proj),
+        linear(attention.q_proj, attention.k_proj, attention.v_proj, scale=attention.scaling),
+        linear(attention.out_proj),
         LayerNorm.of(layer.final_layer_norm),
-        Linear.of(layer.fc1),
-        Linear.of(layer.fc2),
+        linear(layer.fc1),
+        linear(layer.fc2),
     )
 
 
@@ -74,19 +75,19 @@ class _DecoderLayer:
     fc2: Linear
 
     @classmethod
-    def of(cls, layer: WhisperDecoderLayer) -> "_DecoderLayer":
+    def of(cls, layer: WhisperDecoderLayer, linear: LinearFactory) -> "_DecoderLayer":
         own, cross = layer.self_attn, layer.encoder_attn
         return cls(
             LayerNorm.of(layer.self_attn_layer_norm),
-            Linear.of(own.q_proj, own.k_proj, own.v_proj, scale=own.scaling),
-            Linear.of(own.out_proj),
+            linear(own.q_proj, own.k_proj, own.v_proj, scale=own.scaling),
+            linear(own.out_proj),
             LayerNorm.of(layer.encoder_attn_layer_norm),
-            Linear.of(cross.q_proj, scale=cross.scaling),
-            Linear.of(cross.k_proj, cross.v_proj),
-            Linear.of(cross.out_proj),
+            linear(cross.q_proj, scale=cross.scaling),
+            linear(cross.k_proj, cross.v_proj),
+            linear(cross.out_proj),
             LayerNorm.of(layer.final_layer_norm),
-            Linear.of(layer.fc1),
-            Linear.of(layer.fc2),
+            linear(layer.fc1),
+            linear(layer.fc2),
         )
 
 
@@ -103,15 +104,18 @@ class WhisperRunner:
         slots: int,
         started: float,
         exact_encoder: bool = False,
+        int8: bool = False,
     ) -> None:
-        """`exact_encoder` computes every window whole instead of relying on the silence-state cache."""
+        """`exact_encoder` computes every window whole instead of relying on the silence-state cache; `int8`
+        quantizes the linear layers.
+        """
         self._exact = exact_encoder
         self._tokenizer = tokenizer
         self._log_mel = LogMel(extractor)
         self.device, self.dtype = model.device, model.dtype
         self._heads = model.config.decoder_attention_heads
         self._read_generation_config(model)
-        self._build(model, slots)
+        weights_bytes = self._build(model, slots, LinearFactory(int8=int8))
         self._info = ModelInfo(
             name=name,
             family="whisper",
@@ -119,9 +123,7 @@ class WhisperRunner:
             dtype=str(self.dtype).removeprefix("torch."),
             languages=tuple(sorted(self._language_ids)),
             slots=slots,
-            memory_bytes=model.num_parameters() * self.dtype.itemsize
-            + self._self_cache.nbytes
-            + self._cross_cache.nbytes,
+            memory_bytes=weights_bytes + self._self_cache.nbytes + self._cross_cache.nbytes,
             load_s=time.monotonic() - started,
         )
 
@@ -139,23 +141,23 @@ class WhisperRunner:
         self._suppressed = list(config.suppress_tokens or [])
         self._suppressed_first = list(config.begin_suppress_tokens or [])
 
-    def _build(self, model: WhisperForConditionalGeneration, slots: int) -> None:
+    def _build(self, model: WhisperForConditionalGeneration, slots: int, linear: LinearFactory) -> int:
         encoder, decoder, config = model.model.encoder, model.model.decoder, model.config
         self._encoder = AudioEncoder(
             (Conv1d.of(encoder.conv1), Conv1d.of(encoder.conv2)),
-            [_encoder_layer(layer) for layer in encoder.layers],
+            [_encoder_layer(layer, linear) for layer in encoder.layers],
             LayerNorm.of(encoder.layer_norm),
             heads=config.encoder_attention_heads,
             positions=encoder.embed_positions.weight.detach(),
         )
         self._embedding = decoder.embed_tokens.weight.detach()
         self._decoder_positions = decoder.embed_positions.weight.detach()
-        self._decoder_layers = [_DecoderLayer.of(layer) for layer in decoder.layers]
+        self._decoder_layers = [_DecoderLayer.of(layer, linear) for layer in decoder.layers]
         self._decoder_norm = LayerNorm.of(decoder.layer_norm)
         # Whisper's output layer has no bias, so the tokens that are never allowed cost nothing as a bias of -inf.
         bias = self._embedding.new_zeros(config.vocab_size)
         bias[self._suppressed] = float("-inf")
-        self._head = Linear(model.proj_out.weight, bias)
+        self._head = linear.of(model.proj_out.weight, bias)
         self._source_length: int = config.max_source_positions
         self._max_length: int = config.max_target_positions
         head_dim = config.d_model // self._heads
@@ -169,6 +171,7 @@ class WhisperRunner:
         self._tail = SharedTail([], [], 1)
         if not self._exact:
             self._remember_silence(config.num_mel_bins)
+        return linear.nbytes + int(self._embedding.nbytes)
 
     @torch.inference_mode()
     def _remember_silence(self, mel_bins: int) -> None:
