@@ -155,7 +155,6 @@ def _load_whisper(folder: Path, plan: _Plan) -> Runner:
         started=plan.started,
         exact_encoder=exact,
         int8=plan.int8,
-        int8=plan.int8,
     )
 
 
