@@ -18,14 +18,18 @@ def test_linear_layers_in_every_layout(int8: bool, dtype: torch.dtype, bias: boo
     first, second = nn.Linear(64, 48, bias=bias).to(dtype), nn.Linear(64, 32, bias=True).to(dtype)
     x = torch.randn(3, 5, 64, dtype=dtype)
     residual = torch.randn(3, 5, 80, dtype=dtype)
-    tolerance = {"atol": 0.05, "rtol": 0.05} if int8 or dtype == torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
+    tolerance = 0.05 if int8 or dtype == torch.bfloat16 else 1e-5
+
+    def assert_close(ours: torch.Tensor, plain: torch.Tensor) -> None:
+        torch.testing.assert_close(ours, plain, atol=tolerance, rtol=tolerance)
+
     factory = LinearFactory(int8=int8)
     layer = factory(first, second, scale=0.5)
     expected = torch.cat([first(x) * 0.5, second(x)], dim=-1)
-    torch.testing.assert_close(layer(x), expected, **tolerance)
-    torch.testing.assert_close(layer(x, residual=residual), expected + residual, **tolerance)
-    torch.testing.assert_close(layer(x, "gelu"), F.gelu(expected), **tolerance)
-    torch.testing.assert_close(layer(x, "silu"), F.silu(expected), **tolerance)
+    assert_close(layer(x), expected)
+    assert_close(layer(x, residual=residual), expected + residual)
+    assert_close(layer(x, "gelu"), F.gelu(expected))
+    assert_close(layer(x, "silu"), F.silu(expected))
     assert factory.nbytes == 64 * 80 * (1 if int8 else dtype.itemsize)
 
 
