@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 Activation = Literal["none", "gelu", "silu"]
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "gelu": F.gelu, "silu": F.silu}
-_MKLDNN_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+_MKLDNN_ACTIVATIONS = {
     "none": ("none", ""),
     "gelu": ("gelu", "none"),
     "silu": ("swish", ""),
