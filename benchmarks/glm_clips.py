@@ -98,8 +98,10 @@ async def _measure(
     our_rtfx, their_rtfx = [], []
     with tempfile.TemporaryDirectory(prefix="asr-bench-") as scratch:
         async with running([peer]) if peer is not None else contextlib.nullcontext():
+            warm_up = noise_clips(1, audio_s, Path(scratch), salt=-1)
+            ours.wall_s(warm_up)
             if peer is not None:
-                await peer.transcribe(noise_clips(1, audio_s, Path(scratch), salt=-1)[0])
+                await peer.transcribe(warm_up[0])
             for number in range(rounds):
                 clips = noise_clips(count, audio_s, Path(scratch), salt=number)
                 with paused([] if peer is None else peer.processes()):

@@ -1,4 +1,4 @@
-"""The command line: `asr-service serve` and `asr-service transcribe`. The only place where the parts are put together.
+"""The command line: `asr-service serve`, `transcribe` and `evaluate`. The only place where the parts are put together.
 
 Owns exit codes: 0 done, 1 failed (no model, port taken, a file not transcribed), 2 wrong settings or usage.
 """
@@ -9,8 +9,12 @@ import errno
 import json
 import signal
 import socket
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, NoReturn
 
 import structlog
@@ -97,6 +101,38 @@ def transcribe(
         raise typer.Exit(1)
 
 
+@cli.command()
+def evaluate(
+    manifest: Annotated[str, typer.Argument(help="TSV or JSON Lines with audio, reference and language, or hf:NAME.")],
+    compare: Annotated[str, typer.Option(help="Run again with these settings: NAME=VALUE[,NAME=VALUE].")] = "",
+    language: Annotated[str, typer.Option(help="Language of recordings for which the manifest names none.")] = "",
+    detect_language: Annotated[bool, typer.Option(help="Leave the model to find the language by itself.")] = False,
+    prompt: Annotated[str, typer.Option(help="Text that tells the model about the recordings.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many recordings only.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write a JSON line per recording to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure word or character error rates on recordings with references, and the speed."""
+    from asr_service.evaluation import EvaluationError, command
+    from asr_service.evaluation.run import Plan
+
+    def configuration(label: str, settings: Settings) -> command.Configuration:
+        plan = Plan(settings.max_batch, settings.windows_in_flight, tell_language=not detect_language, prompt=prompt)
+        return command.Configuration(label, partial(_running, settings), plan)
+
+    try:
+        configurations = [configuration("as set", _load_settings())]
+        if compare:
+            configurations.append(configuration(compare, _load_settings(command.assignments(compare))))
+        logs.configure("warning", "console")
+        recordings = command.Recordings(manifest, language, limit)
+        failed = command.evaluate(recordings, configurations, sys.stdout, output=output, as_json=as_json)
+    except (AsrError, EvaluationError) as error:
+        _fail(str(error))
+    if failed:
+        raise typer.Exit(1)
+
+
 async def _serve(settings: Settings, listener: socket.socket) -> Exception | None:
     """Serve until a signal, or until it turns out that there will be no model: the reason is returned."""
     from asr_service.api.app import create_app
@@ -141,27 +177,35 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
-async def _transcribe(settings: Settings, files: list[Path], fields: dict[str, str], *, as_json: bool) -> int:
-    """Transcribe and print `files` in their order. Returns how many failed. Raises ModelUnavailable, InvalidOption."""
+@contextlib.asynccontextmanager
+async def _running(settings: Settings, bar: ProgressBar) -> AsyncIterator[tuple[EngineClient, DecodePool]]:
+    """An engine and a decoder that are ready. Raises ModelUnavailable."""
     engine, decoder, _ = _parts(settings)
     async with contextlib.AsyncExitStack() as stack:
-        bar = stack.enter_context(ProgressBar())
         stack.push_async_callback(engine.aclose)
         await engine.start()
         stack.push_async_callback(decoder.aclose)
         await decoder.start()
         await engine.wait_ready()
         bar.begin()
-        assert engine.model is not None
-        options, warnings = parse_options(fields, engine.model)
-        transcriber = Transcriber(engine, decoder, windows_in_flight=settings.windows_in_flight)
-        outcomes = transcribe_files(transcriber, files, options, at_once=settings.max_batch, watcher=bar)
-        await stack.enter_async_context(contextlib.aclosing(outcomes))
-        failed = 0
-        async for outcome in outcomes:
-            with bar.aside():
-                _print(outcome, warnings, as_json=as_json, with_name=len(files) > 1)
-            failed += outcome.transcript is None
+        yield engine, decoder
+
+
+async def _transcribe(settings: Settings, files: list[Path], fields: dict[str, str], *, as_json: bool) -> int:
+    """Transcribe and print `files` in their order. Returns how many failed. Raises ModelUnavailable, InvalidOption."""
+    with ProgressBar() as bar:
+        async with _running(settings, bar) as (engine, decoder):
+            assert engine.model is not None
+            options, warnings = parse_options(fields, engine.model)
+            transcriber = Transcriber(engine, decoder, windows_in_flight=settings.windows_in_flight)
+            failed = 0
+            async with contextlib.aclosing(
+                transcribe_files(transcriber, files, options, at_once=settings.max_batch, watcher=bar)
+            ) as outcomes:
+                async for outcome in outcomes:
+                    with bar.aside():
+                        _print(outcome, warnings, as_json=as_json, with_name=len(files) > 1)
+                    failed += outcome.transcript is None
     return failed
 
 
@@ -205,9 +249,9 @@ def _parts(settings: Settings) -> tuple[EngineClient, DecodePool, Metrics]:
     return engine, decoder, metrics
 
 
-def _load_settings(**overrides: object) -> Settings:
+def _load_settings(variables: Mapping[str, str] = MappingProxyType({}), **overrides: object) -> Settings:
     try:
-        return Settings.load(**overrides)
+        return Settings.load(variables, **overrides)
     except SettingsError as error:
         for problem in error.problems:
             typer.echo(problem, err=True)

@@ -1,4 +1,4 @@
-"""Several files through one engine, without a server: what `asr-service transcribe` does.
+"""Several files through one engine, without a server: what `asr-service transcribe` and `evaluate` do.
 
 Owns how many files run at once, the order of outcomes, and the progress bar. Must not know how the parts are built.
 """
@@ -40,14 +40,24 @@ class Watcher(Protocol):
 
 
 async def transcribe_files(
-    transcriber: Transcriber, files: Sequence[Path], options: WindowOptions, *, at_once: int, watcher: Watcher
+    transcriber: Transcriber,
+    files: Sequence[Path],
+    options: WindowOptions | Sequence[WindowOptions],
+    *,
+    at_once: int,
+    watcher: Watcher,
 ) -> AsyncGenerator[Outcome, None]:
     """Transcribe `files`, at most `at_once` at a time, and yield their outcomes in the order of `files`.
 
-    A file that fails does not stop the others. Closing the generator cancels what is left.
+    `options` are the same for all, or one for each. A file that fails does not stop the others. Closing the generator
+    cancels what is left.
     """
     places = asyncio.Semaphore(at_once)
-    tasks = [asyncio.create_task(_outcome(transcriber, path, options, places, watcher)) for path in files]
+    each = [options] * len(files) if isinstance(options, WindowOptions) else options
+    tasks = [
+        asyncio.create_task(_outcome(transcriber, path, own, places, watcher))
+        for path, own in zip(files, each, strict=True)
+    ]
     try:
         for task in tasks:
             yield await task

@@ -8,8 +8,9 @@ import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -147,13 +148,15 @@ class Settings(BaseSettings):
         return self
 
     @classmethod
-    def load(cls, **overrides: object) -> Self:
-        """Settings from the environment; `overrides` (those that are not None) take precedence over it.
+    def load(cls, variables: Mapping[str, str] = MappingProxyType({}), **overrides: object) -> Self:
+        """Settings from the environment, as if `variables` were set in it as well.
 
-        Raises SettingsError with a sentence for each problem, unknown variables among them.
+        `overrides` (fields that are not None) take precedence over both. Raises SettingsError with a sentence for each
+        problem, unknown variables among them.
         """
-        given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
-        problems = list(_unknown_variables(os.environ))
+        given = _tree(variables) | {name: value for name, value in overrides.items() if value is not None}
+        ours = [name for name in sorted(os.environ) if name.upper().startswith(_PREFIX)]
+        problems = list(_unknown_variables((*ours, *variables)))
         try:
             settings = cls(**given)
         except ValidationError as error:
@@ -214,10 +217,24 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
+def _tree(given: Mapping[str, str]) -> dict[str, Any]:
+    """Values of variables by field: ASR_AUTH__MODE=none becomes {"auth": {"mode": "none"}}. Leaves out unknown ones."""
+    values = {name.upper(): value for name, value in given.items()}
+    tree: dict[str, Any] = {}
+    for variable in variables():
+        if value := values.get(variable):
+            *branches, leaf = variable.removeprefix(_PREFIX).lower().split(_DELIMITER)
+            branch = tree
+            for name in branches:
+                branch = branch.setdefault(name, {})
+            branch[leaf] = value
+    return tree
+
+
+def _unknown_variables(names: Iterable[str]) -> Iterator[str]:
     known = list(variables())
-    for name in sorted(environ):
-        if name.upper().startswith(_PREFIX) and name.upper() not in known:
+    for name in names:
+        if name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists all settings"
             yield f"{name} is not a setting of this service; {hint}"

@@ -22,13 +22,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asr_service.models.base import Features
-from asr_service.models.layers import Conv1d, LayerNorm, Linear, merge_heads, rotate, split_heads
+from asr_service.models.layers import Conv1d, LayerNorm, Linear, attend, merge_heads, rotate, split_heads
 
 _REFERENCE_PADDING = -0.6
 """The padding's constant for speech of usual loudness; about the median over recordings."""
 
 _MARGIN_FRAMES = 50
 """Feature frames of padding that a clip carries as its own (0.5 s), where speech and silence still mix."""
+
+_PLAIN_ATTENTION_LIMIT = 500_000
+"""Up to this many scores a head, plain matrix products beat the fused kernel on a CPU."""
 
 _OWN_MULTIPLE = 16
 """Own encoder frames come in multiples of this, so that pooled silence fits behind them."""
@@ -147,10 +150,10 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, silence: SilenceCache |
     if silence is not None and (first := own // silence.stride) < silence.keys[layer].shape[1]:
         keys = torch.cat([keys, silence.keys[layer][:, first:]], dim=1)
         values = torch.cat([values, silence.values[layer][:, first:]], dim=1)
-        if silence.stride > 1:
-            bias = query.new_zeros(keys.shape[1])
-            bias[own:] = silence.bias
-            bias = bias[None, None, None]
+        bias = query.new_zeros(1, keys.shape[1])
+        bias[:, own:] = silence.bias
+    if query.device.type == "cpu" and own * keys.shape[1] <= _PLAIN_ATTENTION_LIMIT:
+        return attend(query, keys.transpose(1, 2), values, bias, transposed=True)
     return F.scaled_dot_product_attention(query[None], keys[None], values[None], attn_mask=bias, scale=1.0)[0]
 
 

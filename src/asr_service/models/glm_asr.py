@@ -28,6 +28,7 @@ from asr_service.models.encoder import (
     padding_window,
 )
 from asr_service.models.features import LogMel
+from asr_service.models.graphs import StepGraphs
 from asr_service.models.layers import (
     Conv1d,
     LayerNorm,
@@ -46,7 +47,7 @@ from asr_service.text.guard import strip_framing
 _SLOT_LENGTH = 1024
 """Positions of a slot: 375 audio tokens of 30 s, the prompt, and 500 tokens of text with room to spare."""
 _MAX_PROMPT_TOKENS = 128
-_SILENCE_STRIDE = 1
+_SILENCE_STRIDE = 4
 _LENGTH_BUCKET = 64
 _FRAMES_PER_TOKEN = 4
 _STOP_IDS = (59246, 59253, 59255)
@@ -168,6 +169,7 @@ class GlmAsrRunner:
             len(self._layers), slots, self._kv_heads, self._head_dim, self._length, self.dtype, self.device
         )
         self._rows = Rows(slots, self.device)
+        self._graphs = StepGraphs(self._step, self.device, slots)
         return linear.nbytes + int(self._embedding.nbytes)
 
     def _rotary_table(self, module: nn.Module, length: int) -> tuple[Tensor, Tensor]:
@@ -210,9 +212,14 @@ class GlmAsrRunner:
     @torch.inference_mode()
     def decode(self, first_row: int, count: int) -> list[int]:
         rows = slice(first_row, first_row + count)
-        length = self._rows.read_length(rows, _LENGTH_BUCKET, self._length)
-        hidden = self._decoder(rows, self._embedding[self._rows.tokens[rows, None]], self._rows.positions[rows], length)
-        return self._rows.advance(rows, self._head(hidden[:, 0]), [1] * count)
+        length = self._graphs.size(self._rows.read_length(rows, _LENGTH_BUCKET, self._length), self._length)
+        self._rows.rest(slice(rows.stop, self._graphs.rows(rows).stop))
+        return self._rows.advance(rows, self._graphs(rows, length), [1] * count)
+
+    def _step(self, rows: slice, length: int) -> Tensor:
+        """Logits [rows, vocabulary] after each row's last token."""
+        embedded = self._embedding[self._rows.tokens[rows, None]]
+        return self._head(self._decoder(rows, embedded, self._rows.positions[rows], length)[:, 0])
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:

@@ -177,13 +177,36 @@ class SlotCache:
     def __init__(
         self, layers: int, slots: int, heads: int, head_dim: int, length: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.length = length
         self.transposed = device.type == "cpu"
+        self._shape = (layers, slots, heads, head_dim)
+        self._dtype, self._device = dtype, device
+        self._rows = torch.arange(slots, device=device)
+        self._allocate(length)
+
+    def _allocate(self, length: int) -> None:
+        layers, slots, heads, head_dim = self._shape
         shape = (layers, slots, heads, length, head_dim)
         key_shape = (layers, slots, heads, head_dim, length) if self.transposed else shape
-        self.keys = torch.zeros(key_shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self._rows = torch.arange(slots, device=device)
+        self.length = length
+        self.keys = torch.zeros(key_shape, dtype=self._dtype, device=self._device)
+        self.values = torch.zeros(shape, dtype=self._dtype, device=self._device)
+
+    def resize(self, length: int, used_rows: int) -> None:
+        """Hold `length` positions from now on, keeping what fits of the first `used_rows` slots.
+
+        Reading all positions of a cache gives contiguous views, and reading some of them does not: the kernels of a CPU
+        would copy those.
+        """
+        if length == self.length:
+            return
+        keys, values, kept = self.keys, self.values, min(length, self.length)
+        self._allocate(length)
+        used = slice(0, used_rows)
+        if self.transposed:
+            self.keys[:, used, ..., :kept] = keys[:, used, ..., :kept]
+        else:
+            self.keys[:, used, :, :kept] = keys[:, used, :, :kept]
+        self.values[:, used, :, :kept] = values[:, used, :, :kept]
 
     @property
     def nbytes(self) -> int:
@@ -253,6 +276,10 @@ class Rows:
         """How many cached positions the next step must read: a multiple of `bucket`, so that shapes repeat."""
         longest = max(self.lengths[rows]) + 1
         return min(limit, -(-longest // bucket) * bucket)
+
+    def rest(self, rows: slice) -> None:
+        """Make rows that hold no sequence valid input, for steps that are run wider than they need to be."""
+        self.positions[rows] = 0
 
     def move(self, source: int, target: int) -> None:
         self.tokens[target] = self.tokens[source]

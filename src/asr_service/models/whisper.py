@@ -28,6 +28,7 @@ from asr_service.models.encoder import (
     pool,
 )
 from asr_service.models.features import LogMel
+from asr_service.models.graphs import StepGraphs
 from asr_service.models.layers import (
     Conv1d,
     LayerNorm,
@@ -43,7 +44,11 @@ from asr_service.models.layers import (
     split_heads,
 )
 
-_SILENCE_STRIDE = 1
+_SILENCE_STRIDE = 4
+"""Neighbouring positions of silence hardly differ: four of them pooled into one cost a quarter, and no accuracy
+(benchmarks/RESULTS.md)."""
+
+_CROSS_SIZES = (256, 384, 512, 768, 1024, 1500)
 
 _LENGTH_BUCKET = 32
 """Self-attention reads cached positions in multiples of this, so that shapes repeat from step to step."""
@@ -165,6 +170,7 @@ class WhisperRunner:
         self._self_cache = SlotCache(*shape, self._max_length, self.dtype, self.device)
         self._cross_cache = SlotCache(*shape, self._source_length, self.dtype, self.device)
         self._rows = Rows(slots, self.device)
+        self._graphs = StepGraphs(self._step, self.device, slots)
         self._own = torch.zeros(slots, dtype=torch.long, device=self.device)
         self._own_lengths = [0] * slots
         self._silence: SilenceCache | None = None
@@ -214,6 +220,7 @@ class WhisperRunner:
     def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:
         rows = slice(first_row, first_row + len(batch))
         clips = [clip_of(s.features, exact=s.exact or self._exact, dtype=self.dtype, device=self.device) for s in batch]
+        self._fit_cross_cache(first_row, [clip.own for clip in clips])
         for row, (clip, states) in enumerate(zip(clips, self._encoder(clips, self._silence), strict=True), first_row):
             self._own[row] = self._own_lengths[row] = clip.own
             for index, layer in enumerate(self._decoder_layers):
@@ -227,9 +234,26 @@ class WhisperRunner:
     @torch.inference_mode()
     def decode(self, first_row: int, count: int) -> list[int]:
         rows = slice(first_row, first_row + count)
-        length = self._rows.read_length(rows, _LENGTH_BUCKET, self._max_length)
-        hidden = self._decoder(rows, self._rows.tokens[rows, None], self._rows.positions[rows], length)
-        return self._rows.advance(rows, self._head(hidden[:, 0]), [1] * count)
+        length = self._graphs.size(self._rows.read_length(rows, _LENGTH_BUCKET, self._max_length), self._max_length)
+        wide = self._graphs.rows(rows)
+        self._rows.rest(slice(rows.stop, wide.stop))
+        own = self._cross_length(wide)
+        return self._rows.advance(rows, self._graphs(rows, length, own, self._needs_tail(wide)), [1] * count)
+
+    def _fit_cross_cache(self, used_rows: int, new: list[int]) -> None:
+        """Make room for encoder states of `new` lengths beside those in use, and no more, on a CPU.
+
+        On a GPU the cache keeps its size: graphs are bound to its memory, and its kernels read part of it as fast.
+        """
+        if self.device.type == "cpu":
+            longest = max(self._own_lengths[:used_rows] + new)
+            size = next((size for size in _CROSS_SIZES if longest <= size), self._source_length)
+            self._cross_cache.resize(min(size, self._source_length), used_rows)
+
+    def _step(self, rows: slice, length: int, own: int, tail: bool) -> Tensor:
+        """Logits [rows, vocabulary] after each row's last token."""
+        tokens, start = self._rows.tokens[rows, None], self._rows.positions[rows]
+        return self._head(self._decoder(rows, tokens, start, length, own, tail=tail)[:, 0])
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:
@@ -239,18 +263,18 @@ class WhisperRunner:
         self._own_lengths[target] = self._own_lengths[source]
         self._rows.move(source, target)
 
-    def _decoder(self, rows: slice, tokens: Tensor, start: Tensor, length: int) -> Tensor:
-        """Run tokens [rows, n] at positions start [rows] … through the decoder; keys up to `length` are read.
+    def _decoder(self, rows: slice, tokens: Tensor, start: Tensor, length: int, own: int, *, tail: bool) -> Tensor:
+        """Run tokens [rows, n] at positions start [rows] … through the decoder.
 
-        Writes their keys and values into the cache. Returns hidden states [rows, n, width].
+        Writes their keys and values into the cache, and reads its first `length` positions, the first `own` encoder
+        states of each row, and the silence after them if `tail`. Returns hidden states [rows, n, width].
         """
         count = tokens.shape[1]
         positions = start[:, None] + torch.arange(count, device=self.device)
         x = self._embedding[tokens] + self._decoder_positions[positions]
         mask = causal_mask(start, count, length, self.dtype)
         transposed = self._self_cache.transposed
-        own = max(self._own_lengths[rows])
-        cross_masks = self._cross_masks(rows, own)
+        cross_masks = self._cross_masks(rows, own) if tail else None
         for index, layer in enumerate(self._decoder_layers):
             qkv = layer.qkv(layer.norm(x)).chunk(3, dim=-1)
             query, keys, values = (split_heads(part, self._heads) for part in qkv)
@@ -265,19 +289,29 @@ class WhisperRunner:
             if cross_masks is None:
                 mixed = attend(query, *cross, None, transposed=transposed)
             else:
-                tail = self._tail.keys[index], self._tail.values[index]
-                mixed = attend_with_tail(query, *cross, *tail, *cross_masks, transposed=transposed)
+                silence = self._tail.keys[index], self._tail.values[index]
+                mixed = attend_with_tail(query, *cross, *silence, *cross_masks, transposed=transposed)
             x = layer.cross_out(merge_heads(mixed), residual=x)
             x = layer.fc2(layer.fc1(layer.mlp_norm(x), "gelu"), residual=x)
         return self._decoder_norm(x)
 
-    def _cross_masks(self, rows: slice, own: int) -> tuple[Tensor, Tensor] | None:
-        """Additive masks of each row's own states [rows, 1, 1, own] and of the silence after them [rows, 1, 1, tail].
+    def _first_pass(self, rows: slice, tokens: Tensor, start: Tensor) -> Tensor:
+        """Run tokens [rows, n] through the decoder at the beginning of their rows."""
+        own = self._cross_length(rows)
+        return self._decoder(rows, tokens, start, tokens.shape[1], own, tail=self._needs_tail(rows))
 
-        None where every row has the whole window as its own.
-        """
-        if min(self._own_lengths[rows]) == self._source_length:
-            return None
+    def _cross_length(self, rows: slice) -> int:
+        """How many encoder states of each row a step reads; masks hide those that a row does not have."""
+        if self.device.type == "cpu":
+            return self._cross_cache.length
+        return self._graphs.size(max(self._own_lengths[rows]), self._source_length)
+
+    def _needs_tail(self, rows: slice) -> bool:
+        """False where every row has the whole window as its own."""
+        return min(self._own_lengths[rows]) < self._source_length
+
+    def _cross_masks(self, rows: slice, own: int) -> tuple[Tensor, Tensor]:
+        """Additive masks of each row's own states [rows, 1, 1, own] and of the silence after them [rows, 1, 1, n]."""
         lengths = self._own[rows, None]
         hidden = torch.arange(own, device=self.device) >= lengths
         positions = torch.arange(self._tail.values[0].shape[1], device=self.device) * self._tail.stride
@@ -293,7 +327,7 @@ class WhisperRunner:
         longest = max(lengths)
         padded = [prompt + prompt[-1:] * (longest - len(prompt)) for prompt in prompts]
         start = self._rows.reset(rows)
-        hidden = self._decoder(rows, torch.tensor(padded, device=self.device), start, longest)
+        hidden = self._first_pass(rows, torch.tensor(padded, device=self.device), start)
         last = hidden[torch.arange(len(prompts)), torch.tensor(lengths) - 1]
         logits = self._head(last)
         logits[:, self._suppressed_first] = float("-inf")
@@ -304,7 +338,7 @@ class WhisperRunner:
         if not self._language_ids or all(language is not None for language in given):
             return given
         start = torch.full((len(given), 1), self._start_id, device=self.device)
-        hidden = self._decoder(rows, start, self._rows.reset(rows), 1)
+        hidden = self._first_pass(rows, start, self._rows.reset(rows))
         ids = torch.tensor(list(self._languages), device=self.device)
         best = ids[self._head(hidden[:, 0])[:, ids].max(dim=-1).indices].tolist()
         return [self._languages[i] if language is None else language for i, language in zip(best, given, strict=True)]

@@ -28,6 +28,8 @@ _NAMES = {
     "tt": "tatar", "uk": "ukrainian", "ur": "urdu", "uz": "uzbek", "vi": "vietnamese", "yi": "yiddish",
     "yo": "yoruba", "yue": "cantonese", "zh": "chinese",
 }  # fmt: skip
+CODES = tuple(_NAMES)
+"""Every code that has a name here."""
 _OTHER_NAMES = {
     "castilian": "es", "farsi": "fa", "filipino": "tl", "flemish": "nl", "haitian": "ht", "mandarin": "zh",
     "mandarin chinese": "zh", "moldavian": "ro", "moldovan": "ro", "myanmar": "my", "sinhalese": "si",
