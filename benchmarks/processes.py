@@ -29,20 +29,29 @@ class Server:
         self._env = dict(env)
         self._tail: deque[str] = deque(maxlen=40)
         self._process: asyncio.subprocess.Process | None = None
+        self._output: asyncio.ReadTransport | None = None
         self._reader: asyncio.Task[None] | None = None
         self._awaited: list[tuple[re.Pattern[str], asyncio.Future[re.Match[str]]]] = []
 
     async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            env=self._env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            limit=2**22,
-        )
-        self._reader = asyncio.create_task(self._read(self._process))
+        # A pipe of our own: asyncio's wait for a process is over only when its children have let go of asyncio's pipes.
+        reading, writing = os.pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self._env,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+        stream = asyncio.StreamReader(limit=2**22)
+        loop = asyncio.get_running_loop()
+        output = os.fdopen(reading, "rb", 0)
+        self._output, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), output)
+        self._reader = asyncio.create_task(self._read(stream))
 
     async def said(self, pattern: str, timeout_s: float) -> re.Match[str]:
         """The first match of `pattern` in the output so far or to come. Raises ServerDied, TimeoutError."""
@@ -74,6 +83,8 @@ class Server:
         for straggler in everyone:
             with contextlib.suppress(psutil.NoSuchProcess):
                 straggler.kill()
+        if self._output is not None:
+            self._output.close()
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
@@ -84,9 +95,8 @@ class Server:
             return []
         return tree(self._process.pid)
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        async for raw in process.stdout:
+    async def _read(self, output: asyncio.StreamReader) -> None:
+        async for raw in output:
             line = raw.decode("utf-8", "replace").rstrip()
             self._tail.append(line)
             for pattern, future in self._awaited:

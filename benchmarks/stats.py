@@ -9,6 +9,8 @@ from statistics import median
 
 import jiwer
 
+from asr_service.evaluation.normalise import scale
+
 
 def short(figure: float) -> str:
     """Three digits, or all digits before the point."""
@@ -50,11 +52,7 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
 
     Pairs whose reference is empty once normalised do not count.
     """
-    # Slow to import, and most scripts need it only at their end.
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
-
-    # British spellings are left as they are: the list that folds them comes with checkpoints from the hub only.
-    normalise = EnglishTextNormalizer({})
+    normalise = scale("en").normalise
     pairs = [(normalise(a), normalise(b)) for a, b in zip(references, hypotheses, strict=True)]
-    spoken = [pair for pair in pairs if pair[0].strip()]
+    spoken = [pair for pair in pairs if pair[0]]
     return float(jiwer.wer([a for a, _ in spoken], [b for _, b in spoken]))

@@ -29,14 +29,17 @@ class Costs:
         return min(self.window_positions, round((audio_s + _MARGIN_S) * _POSITIONS_PER_S))
 
     def admit_flops(self, positions: int, prompt_tokens: int) -> float:
-        """Encoder, keys and values for the decoder, and prefill, of one window with so many encoder positions."""
+        """Encoder, keys and values for the decoder, and prefill, of one window of which so many positions are computed.
+
+        They attend to all positions of the window, whose others need not be computed: padding is the same every time.
+        """
         width, layers = self.config["d_model"], self.config["encoder_layers"]
         convolutions = 2 * 3 * width * (2 * positions * self.config["num_mel_bins"] + positions * width)
         projections = 2 * positions * (4 * width**2 + 2 * width * self.config["encoder_ffn_dim"])
-        attention = 2 * 2 * positions**2 * width
+        attention = 2 * 2 * positions * self.window_positions * width
         cross = self.config["decoder_layers"] * 2 * positions * 2 * width**2
         return float(convolutions + layers * (projections + attention) + cross) + self._prefill(
-            positions, prompt_tokens
+            self.window_positions, prompt_tokens
         )
 
     def _prefill(self, positions: int, tokens: int) -> float:

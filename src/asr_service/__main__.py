@@ -10,7 +10,6 @@ import json
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -103,10 +102,10 @@ def transcribe(
 
 @cli.command()
 def evaluate(
-    manifest: Annotated[str, typer.Argument(help="TSV or JSON Lines with audio, reference and language, or hf:NAME.")],
+    manifest: Annotated[str, typer.Argument(help="TSV or JSON Lines with audio, reference and language, or hf:DATASET.")],
     compare: Annotated[str, typer.Option(help="Run again with these settings: NAME=VALUE[,NAME=VALUE].")] = "",
     language: Annotated[str, typer.Option(help="Language of recordings for which the manifest names none.")] = "",
-    detect_language: Annotated[bool, typer.Option(help="Leave the model to find the language by itself.")] = False,
+    detect_language: Annotated[bool, typer.Option("--detect-language", help="Do not tell the model the languages.")] = False,
     prompt: Annotated[str, typer.Option(help="Text that tells the model about the recordings.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many recordings only.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write a JSON line per recording to this file.")] = None,

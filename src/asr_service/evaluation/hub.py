@@ -34,7 +34,7 @@ Load = Callable[[Dataset], Iterable[Mapping[str, Any]]]
 
 
 def parse(given: str) -> Dataset:
-    """The dataset that `hf:org/name[:config[:split]]` names; its split is `test` if not given. Raises EvaluationError."""
+    """The dataset that `hf:org/name[:config[:split]]` names; without a split, `test`. Raises EvaluationError."""
     name, *rest = given.removeprefix(PREFIX).split(":")
     if not name or len(rest) > 2:
         raise EvaluationError(f"{given!r} names no dataset; write hf:org/name, hf:org/name:config or with :split.")

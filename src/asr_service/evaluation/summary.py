@@ -101,7 +101,7 @@ def _groups(things: Sequence[_Thing], language: Callable[[_Thing], str]) -> list
     by_language: dict[tuple[str, str], list[_Thing]] = {}
     for thing in things:
         by_language.setdefault((scale(language(thing)).metric, language(thing)), []).append(thing)
-    groups = []
+    groups: list[tuple[str, str, list[_Thing]]] = []
     for metric in ("WER", "CER"):
         mine = [(code, metric, members) for (kind, code), members in sorted(by_language.items()) if kind == metric]
         groups += mine

