@@ -102,10 +102,14 @@ def transcribe(
 
 @cli.command()
 def evaluate(
-    manifest: Annotated[str, typer.Argument(help="TSV or JSON Lines with audio, reference and language, or hf:DATASET.")],
+    manifest: Annotated[
+        str, typer.Argument(help="TSV or JSON Lines with audio, reference and language, or hf:DATASET.")
+    ],
     compare: Annotated[str, typer.Option(help="Run again with these settings: NAME=VALUE[,NAME=VALUE].")] = "",
     language: Annotated[str, typer.Option(help="Language of recordings for which the manifest names none.")] = "",
-    detect_language: Annotated[bool, typer.Option("--detect-language", help="Do not tell the model the languages.")] = False,
+    detect_language: Annotated[
+        bool, typer.Option("--detect-language", help="Do not tell the model the languages.")
+    ] = False,
     prompt: Annotated[str, typer.Option(help="Text that tells the model about the recordings.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many recordings only.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write a JSON line per recording to this file.")] = None,
@@ -119,11 +123,15 @@ def evaluate(
         plan = Plan(settings.max_batch, settings.windows_in_flight, tell_language=not detect_language, prompt=prompt)
         return command.Configuration(label, partial(_running, settings), plan)
 
+    configurations = [configuration("as set", _load_settings())]
+    if compare:
+        try:
+            variables = command.assignments(compare)
+        except ValueError as error:
+            _fail(f"--compare {error}", code=2)
+        configurations.append(configuration(compare, _load_settings(variables)))
+    logs.configure("warning", "console")
     try:
-        configurations = [configuration("as set", _load_settings())]
-        if compare:
-            configurations.append(configuration(compare, _load_settings(command.assignments(compare))))
-        logs.configure("warning", "console")
         recordings = command.Recordings(manifest, language, limit)
         failed = command.evaluate(recordings, configurations, sys.stdout, output=output, as_json=as_json)
     except (AsrError, EvaluationError) as error:
@@ -248,7 +256,7 @@ def _parts(settings: Settings) -> tuple[EngineClient, DecodePool, Metrics]:
     return engine, decoder, metrics
 
 
-def _load_settings(variables: Mapping[str, str] = MappingProxyType({}), **overrides: object) -> Settings:
+def _load_settings(variables: Mapping[str, str] = MappingProxyType({}), /, **overrides: object) -> Settings:
     try:
         return Settings.load(variables, **overrides)
     except SettingsError as error:
@@ -276,9 +284,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _fail(sentence: str) -> NoReturn:
+def _fail(sentence: str, code: int = 1) -> NoReturn:
     typer.echo(sentence, err=True)
-    raise typer.Exit(1) from None
+    raise typer.Exit(code) from None
 
 
 if __name__ == "__main__":

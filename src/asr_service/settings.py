@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         return self
 
     @classmethod
-    def load(cls, variables: Mapping[str, str] = MappingProxyType({}), **overrides: object) -> Self:
+    def load(cls, variables: Mapping[str, str] = MappingProxyType({}), /, **overrides: object) -> Self:
         """Settings from the environment, as if `variables` were set in it as well.
 
         `overrides` (fields that are not None) take precedence over both. Raises SettingsError with a sentence for each

@@ -86,6 +86,16 @@ async def test_a_failing_file_does_not_stop_the_others(tmp_path: Path) -> None:
     assert seen[2].transcript is not None
 
 
+async def test_each_file_may_have_options_of_its_own(tmp_path: Path) -> None:
+    engine, options = FakeEngine([result("a"), result("b")]), [ENGLISH, WindowOptions("de", "names")]
+    transcriber = Transcriber(engine, FakeDecoder(), windows_in_flight=1)
+
+    seen = [o async for o in transcribe_files(transcriber, files(tmp_path, 2), options, at_once=1, watcher=Watch())]
+
+    assert len(seen) == 2
+    assert [call.options for call in engine.calls] == options
+
+
 async def test_no_more_files_at_once_than_allowed(tmp_path: Path) -> None:
     engine, decoder = FakeEngine(), FakeDecoder()
     outcomes = transcribe_files(

@@ -26,7 +26,7 @@ def test_version() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "asr-service 0.1.0\n", "")
 
 
-@pytest.mark.parametrize("command", [("serve",), ("transcribe", "a.wav")])
+@pytest.mark.parametrize("command", [("serve",), ("transcribe", "a.wav"), ("evaluate", "a.tsv")])
 def test_wrong_settings_are_one_sentence_each_and_exit_code_2(command: tuple[str, ...]) -> None:
     done = run(*command, ASR_PORT="abc", ASR_MODL="x")
 
@@ -55,3 +55,23 @@ def test_a_taken_port_is_one_sentence_and_exit_code_1() -> None:
     assert done.stderr == (
         f"Port {port} on 127.0.0.1 is in use: stop the other program, or choose another port with --port.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("compare", "sentence"),
+    [
+        ("ASR_ENCODR=exact", "ASR_ENCODR is not a setting of this service; did you mean ASR_ENCODER?\n"),
+        ("ASR_ENCODER=best", "ASR_ENCODER='best' cannot be used: input should be 'auto', 'exact' or 'cached'\n"),
+        ("exact", "--compare 'exact' should be NAME=VALUE[,NAME=VALUE], for example ASR_ENCODER=exact.\n"),
+    ],
+)
+def test_settings_to_compare_are_checked_first(compare: str, sentence: str) -> None:
+    done = run("evaluate", "a.tsv", "--compare", compare)
+
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
+
+
+def test_a_manifest_that_is_not_there_is_one_sentence_and_exit_code_1() -> None:
+    done = run("evaluate", "no-such.tsv")
+
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "no-such.tsv: No such file or directory.\n")

@@ -56,6 +56,20 @@ def test_overrides_win_over_the_environment_unless_none(monkeypatch: pytest.Monk
     assert Settings.load(port=None).port == 9000
 
 
+def test_given_variables_win_over_the_environment_and_are_checked_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASR_MAX_BATCH", "4")
+    monkeypatch.setenv("ASR_DTYPE", "float32")
+
+    settings = Settings.load({"ASR_MAX_BATCH": "7", "asr_encoder": "exact", "ASR_AUTH__MODE": "none"})
+
+    assert (settings.max_batch, settings.dtype, settings.encoder) == (7, "float32", "exact")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({"ENCODER": "exact", "ASR_MAX_BATCH": "0", "ASR_AUTH__MODE": "maybe"})
+    unknown, *wrong = caught.value.problems
+    assert unknown == "ENCODER is not a setting of this service; did you mean ASR_ENCODER?"
+    assert {problem.partition(" ")[0] for problem in wrong} == {"ASR_MAX_BATCH='0'", "ASR_AUTH__MODE='maybe'"}
+
+
 def test_is_frozen() -> None:
     settings = Settings.load()
     with pytest.raises(ValidationError):

@@ -63,7 +63,9 @@ class EngineClient:
     ) -> None:
         """`env` is the whole environment of the process; `backoff_s` are the pauses before successive restarts."""
         self._config = config
-        self._env = env
+        # OpenBLAS would keep a thread for each core spinning after every product of the feature extraction, and halve
+        # the speed of the model beside it.
+        self._env = {**env, "OPENBLAS_NUM_THREADS": "1"}
         self._on_stats = on_stats
         self._on_restart = on_restart
         self._module = module

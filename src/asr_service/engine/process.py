@@ -43,8 +43,6 @@ log = logging.getLogger("asr_service.engine")
 _WINDOWS_PER_STEP = {"cpu": 1, "cuda": 16}
 """Full windows that one step may encode. A CPU is busy with one; a GPU wants many."""
 
-_NICENESS = 5
-
 _Inbound = tuple[Submit, Features] | Cancel | Failed | None
 
 
@@ -52,8 +50,6 @@ def main(fd: int) -> int:
     """Serve until the channel closes. Returns the exit status."""
     # Ctrl-C reaches the whole process group, but it is the service that decides when the engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The API shares the processor with the model and must always get its turn: liveness answers within milliseconds.
-    os.nice(_NICENESS)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     channel = BlockingChannel(fd)
     try:

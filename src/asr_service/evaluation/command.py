@@ -68,10 +68,10 @@ def evaluate(
 
 
 def assignments(given: str) -> dict[str, str]:
-    """NAME=VALUE[,NAME=VALUE] as names and values. Raises EvaluationError."""
+    """NAME=VALUE[,NAME=VALUE] as names and values. Raises ValueError."""
     pairs = [pair.partition("=") for pair in given.split(",")]
     if not all(name.strip() and value.strip() for name, _, value in pairs):
-        raise EvaluationError(f"{given!r} should be NAME=VALUE[,NAME=VALUE], for example ASR_ENCODER=exact.")
+        raise ValueError(f"{given!r} should be NAME=VALUE[,NAME=VALUE], for example ASR_ENCODER=exact.")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 

@@ -36,17 +36,15 @@ def scale(language: str) -> Scale:
 def _english() -> Normaliser:
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    return _tidy(EnglishTextNormalizer())
+    normalise: Normaliser = EnglishTextNormalizer()
+    # Of an ellipsis it leaves dots behind, which would count as a word.
+    return lambda text: " ".join(word for word in normalise(text).split() if word.strip("."))
 
 
 def _basic() -> Normaliser:
     from whisper_normalizer.basic import BasicTextNormalizer
 
-    return _tidy(BasicTextNormalizer())
-
-
-def _tidy(normalise: Normaliser) -> Normaliser:
-    # They leave single spaces at the ends.
+    normalise: Normaliser = BasicTextNormalizer()
     return lambda text: normalise(text).strip()
 
 

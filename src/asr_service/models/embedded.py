@@ -10,6 +10,7 @@ import os
 import shutil
 import struct
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,12 +30,12 @@ _LAYOUT = 2
 """Part of the folder's name: raise it when the conversion changes, so that old caches are not used."""
 
 
-def ensure_checkpoint(cache_dir: Path) -> Path:
-    """The folder of the converted checkpoint, made on first use. Raises ModelUnavailable."""
+def ensure_checkpoint(cache_dir: Path, packages: Sequence[str] = _PACKAGES) -> Path:
+    """The folder of the converted checkpoint, made on first use from `packages`. Raises ModelUnavailable."""
     target = cache_dir / f"{NAME}-{_SHA256[:12]}-v{_LAYOUT}"
     if target.is_dir():
         return target
-    parts = [_package_data(name) for name in _PACKAGES]
+    parts = [_package_data(name) for name in packages]
     blob = b"".join((folder / f"model.bin.part{i}").read_bytes() for i, folder in enumerate(parts, 1))
     if hashlib.sha256(blob).hexdigest() != _SHA256:
         raise ModelUnavailable("The packaged Whisper base is damaged (its checksum differs); install its wheels again.")

@@ -3,10 +3,12 @@
 Owns how the weights of transformers' modules are laid out for speed. Knows no architecture.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -179,38 +181,40 @@ class SlotCache:
     ) -> None:
         self.transposed = device.type == "cpu"
         self._shape = (layers, slots, heads, head_dim)
-        self._dtype, self._device = dtype, device
         self._rows = torch.arange(slots, device=device)
-        self._allocate(length)
+        size = math.prod(self._shape) * length
+        self._memory = [_zeros(size, dtype, device) for _ in range(2)]
+        self._lay_out(length)
 
-    def _allocate(self, length: int) -> None:
+    def _lay_out(self, length: int) -> None:
         layers, slots, heads, head_dim = self._shape
         shape = (layers, slots, heads, length, head_dim)
         key_shape = (layers, slots, heads, head_dim, length) if self.transposed else shape
+        keys, values = (memory[: math.prod(shape)] for memory in self._memory)
         self.length = length
-        self.keys = torch.zeros(key_shape, dtype=self._dtype, device=self._device)
-        self.values = torch.zeros(shape, dtype=self._dtype, device=self._device)
+        self.keys, self.values = keys.view(key_shape), values.view(shape)
 
     def resize(self, length: int, used_rows: int) -> None:
-        """Hold `length` positions from now on, keeping what fits of the first `used_rows` slots.
+        """Hold `length` positions from now on, at most as many as at first, and keep what `used_rows` slots hold.
 
         Reading all positions of a cache gives contiguous views, and reading some of them does not: the kernels of a CPU
         would copy those.
         """
         if length == self.length:
             return
-        keys, values, kept = self.keys, self.values, min(length, self.length)
-        self._allocate(length)
-        used = slice(0, used_rows)
-        if self.transposed:
-            self.keys[:, used, ..., :kept] = keys[:, used, ..., :kept]
-        else:
-            self.keys[:, used, :, :kept] = keys[:, used, :, :kept]
-        self.values[:, used, :, :kept] = values[:, used, :, :kept]
+        kept = min(length, self.length)
+        contents = [
+            part.clone() for layer in range(self._shape[0]) for part in self.read(layer, slice(0, used_rows), kept)
+        ]
+        self._lay_out(length)
+        for layer, keys, values in zip(range(self._shape[0]), contents[::2], contents[1::2], strict=True):
+            into_keys, into_values = self.read(layer, slice(0, used_rows), kept)
+            into_keys.copy_(keys)
+            into_values.copy_(values)
 
     @property
     def nbytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+        return sum(memory.nbytes for memory in self._memory)
 
     def write_prefix(self, layer: int, rows: slice, keys: Tensor, values: Tensor) -> None:
         """Fill positions 0 … n-1 of `rows` with keys and values [rows, heads, n, head_dim]."""
@@ -285,6 +289,13 @@ class Rows:
         self.tokens[target] = self.tokens[source]
         self.positions[target] = self.positions[source]
         self.lengths[target] = self.lengths[source]
+
+
+def _zeros(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros, on a CPU from the system's own zero pages, which cost nothing until they are written to."""
+    if device.type != "cpu":
+        return torch.zeros(size, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(size * dtype.itemsize, dtype=np.uint8)).view(dtype)
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, transposed: bool) -> Tensor:

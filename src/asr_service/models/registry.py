@@ -65,7 +65,7 @@ def load_runner(model: str, options: LoadOptions) -> Runner:
                 _short(model), device, dtype, options.encoder, options.quantization == "int8", options.slots, started
             ),
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, AttributeError, TypeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelUnavailable(f"The model in {folder} cannot be loaded: {reason}") from error
     gc.collect()

@@ -48,7 +48,11 @@ _SILENCE_STRIDE = 4
 """Neighbouring positions of silence hardly differ: four of them pooled into one cost a quarter, and no accuracy
 (benchmarks/RESULTS.md)."""
 
+_ENGLISH = "en"
+"""What models without language tokens speak, and a language of all others."""
+
 _CROSS_SIZES = (256, 384, 512, 768, 1024, 1500)
+"""Lengths that the cache of encoder states takes on a CPU."""
 
 _LENGTH_BUCKET = 32
 """Self-attention reads cached positions in multiples of this, so that shapes repeat from step to step."""
@@ -126,7 +130,7 @@ class WhisperRunner:
             family="whisper",
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
-            languages=tuple(sorted(self._language_ids)),
+            languages=tuple(sorted(self._language_ids)) or (_ENGLISH,),
             slots=slots,
             memory_bytes=weights_bytes + self._self_cache.nbytes + self._cross_cache.nbytes,
             load_s=time.monotonic() - started,
@@ -211,7 +215,7 @@ class WhisperRunner:
         return 2 * own_frames(features, exact=exact or self._exact)
 
     def max_new_tokens(self, options: WindowOptions) -> int:
-        return self._max_length - len(self._prompt(options, language="en"))
+        return self._max_length - len(self._prompt(options, _ENGLISH))
 
     def text(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
@@ -307,8 +311,8 @@ class WhisperRunner:
         return self._graphs.size(max(self._own_lengths[rows]), self._source_length)
 
     def _needs_tail(self, rows: slice) -> bool:
-        """False where every row has the whole window as its own."""
-        return min(self._own_lengths[rows]) < self._source_length
+        """False where every row has the whole window as its own, and always for the exact encoder."""
+        return self._silence is not None and min(self._own_lengths[rows]) < self._source_length
 
     def _cross_masks(self, rows: slice, own: int) -> tuple[Tensor, Tensor]:
         """Additive masks of each row's own states [rows, 1, 1, own] and of the silence after them [rows, 1, 1, n]."""
@@ -335,7 +339,9 @@ class WhisperRunner:
 
     def _detect_languages(self, rows: slice, given: list[str | None]) -> list[str | None]:
         """The languages of rows whose language is not given: the likeliest language token after the start token."""
-        if not self._language_ids or all(language is not None for language in given):
+        if not self._language_ids:
+            return [_ENGLISH for _ in given]
+        if all(language is not None for language in given):
             return given
         start = torch.full((len(given), 1), self._start_id, device=self.device)
         hidden = self._first_pass(rows, start, self._rows.reset(rows))

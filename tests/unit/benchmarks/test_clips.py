@@ -1,10 +1,11 @@
 """The load's recordings: what is said in them, and that no cache can know them."""
 
+import gzip
 from pathlib import Path
 
 import pytest
 
-from benchmarks.clips import Clip, noise_clips, read_wav, spoken, variants, write_wav
+from benchmarks.clips import Clip, noise_clips, read_wav, spoken, telephone_clips, variants, write_wav
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,21 @@ def test_noise_differs_from_clip_to_clip(tmp_path: Path) -> None:
     clips = noise_clips(3, 0.5, tmp_path)
     assert len({clip.wav for clip in clips}) == 3
     assert [len(read_wav(clip.path)[1]) for clip in clips] == [16_000] * 3
+
+
+def test_telephone_clips_are_those_with_words_and_a_recording(tmp_path: Path) -> None:
+    notes = ["; a remark: not spoken", "", "beep: [a beep]", "vm-hello: Hello [tone].", "gone: Not here.", "no colon"]
+    texts = tmp_path / "texts.gz"
+    texts.write_bytes(gzip.compress("\n".join(notes).encode()))
+    for name in ("beep", "vm-hello"):
+        write_wav(tmp_path / f"{name}.wav", 8000, bytes(8000))
+
+    (clip,) = telephone_clips(tmp_path, texts)
+
+    assert (clip.name, clip.path, clip.text, clip.duration_s) == (
+        "vm-hello",
+        tmp_path / "vm-hello.wav",
+        "Hello .",
+        0.5,
+    )
+    assert telephone_clips(tmp_path, tmp_path / "none.gz") == []

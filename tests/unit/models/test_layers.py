@@ -60,6 +60,22 @@ def test_a_cache_gives_back_what_was_written_and_moves_it(transposed: bool) -> N
     torch.testing.assert_close(read_values[0], torch.cat([values[0], one_value[0]], dim=1))
 
 
+def test_a_resized_cache_keeps_what_its_rows_in_use_hold() -> None:
+    torch.manual_seed(0)
+    cache = SlotCache(2, 3, 4, 8, 16, torch.bfloat16, CPU)
+    keys, values = torch.randn(2, 4, 5, 8).bfloat16(), torch.randn(2, 4, 5, 8).bfloat16()
+    cache.write_prefix(0, slice(0, 2), keys, values)
+    cache.write_prefix(1, slice(0, 2), values, keys)
+    for length in (6, 12, 16, 5):
+        cache.resize(length, 2)
+        assert cache.length == length
+        for layer, (expected_keys, expected_values) in enumerate(((keys, values), (values, keys))):
+            read_keys, read_values = cache.read(layer, slice(0, 2), 5)
+            torch.testing.assert_close(read_keys.transpose(2, 3), expected_keys)
+            torch.testing.assert_close(read_values, expected_values)
+    assert cache.nbytes == 2 * 2 * 3 * 4 * 8 * 16 * 2
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_attention_over_own_states_and_a_shared_tail_is_attention_over_both(transposed: bool) -> None:
     torch.manual_seed(0)
