@@ -24,9 +24,11 @@ def pins() -> dict[str, str]:
 
 
 DEPENDENCIES = sorted(
-    canonical(requirement)
-    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
-    for requirement in group
+    {
+        canonical(requirement)
+        for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+        for requirement in group
+    }
 )
 
 
@@ -44,3 +46,8 @@ def test_a_dependency_has_a_documented_reason(name: str) -> None:
 def test_pins_hold_on_every_platform() -> None:
     """A local version such as `+cpu` exists in one registry only."""
     assert [name for name, version in pins().items() if not re.fullmatch(r"[0-9][0-9a-z.]*", version)] == []
+
+
+def test_development_has_what_evaluation_needs() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras["eval"]) <= set(extras["dev"])

@@ -33,6 +33,9 @@ log = logging.getLogger("asr_service.engine.client")
 _MAX_ATTEMPTS = 5
 """A window that was with the engine at this many deaths is taken for their cause."""
 
+_MAX_DEATHS_WHILE_LOADING = 5
+"""An engine that has never been ready and dies this often never will be."""
+
 _BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _ERRORS: dict[str, type[AsrError]] = {error.code: error for error in (DeadlineExceeded, EngineError)}
 
@@ -196,9 +199,7 @@ class EngineClient:
         if isinstance(message, Stats):
             self._on_stats(message)
         elif isinstance(message, LoadFailed):
-            self._failure = ModelUnavailable(message.message)
-            self._set_state(message.message)
-            self._fail_all(self._failure)
+            self._give_up(message.message)
         elif isinstance(message, Started | Finished | Failed):
             job = self._jobs.get(message.id)
             # A job that was cancelled a moment ago may still be answered.
@@ -219,6 +220,12 @@ class EngineClient:
 
     def _on_death(self, status: int | None) -> None:
         self._deaths_in_a_row += 1
+        if self._model is None and self._deaths_in_a_row >= _MAX_DEATHS_WHILE_LOADING:
+            self._give_up(
+                f"The engine died {self._deaths_in_a_row} times while it was loading the model (last exit status "
+                f"{status}): see its messages above; if there are none, it may have run out of memory."
+            )
+            return
         log.warning("the engine died with status %s; %d windows will be sent again", status, len(self._jobs))
         self._set_state("the engine died and is being restarted")
         self._on_restart()
@@ -228,6 +235,12 @@ class EngineClient:
                 job.result.set_exception(
                     EngineCrashed(f"The engine died {job.attempts} times with this audio.", retry_after_s=30.0)
                 )
+
+    def _give_up(self, reason: str) -> None:
+        """There will be no model: everyone who waits for it is told, and nothing is started again."""
+        self._failure = ModelUnavailable(reason)
+        self._set_state(reason)
+        self._fail_all(self._failure)
 
     def _set_state(self, not_ready_reason: str | None) -> None:
         self._not_ready = not_ready_reason

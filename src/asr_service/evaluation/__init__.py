@@ -1,7 +1,8 @@
 """Accuracy on recordings with references: what `asr-service evaluate` does.
 
 Owns manifests, normalisers, error counts, confidence intervals and their report. Transcribes through the same path as
-`asr-service transcribe`, and must not know how its parts are built. Nothing else imports it; it never imports torch.
+`asr-service transcribe`, and must not know how its parts are built. Only the command line imports it, and it does not
+import torch.
 """
 
 from importlib.util import find_spec

@@ -94,6 +94,6 @@ def _load(dataset: Dataset) -> Iterable[Mapping[str, Any]]:
             if name in features:
                 rows = rows.cast_column(name, datasets.Audio(decode=False))
         yield from rows
-    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+    except (datasets.exceptions.DatasetsError, ImportError, OSError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise EvaluationError(f"The dataset {dataset.name} cannot be read: {reason}") from None

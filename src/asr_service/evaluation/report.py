@@ -60,7 +60,7 @@ def _line(label: str, file: FileResult) -> dict[str, Any]:
         **asdict(file.score.counts),
         "rate": file.score.counts.rate,
         "duration_s": transcript.duration_s,
-        "detected_language": transcript.language,
+        "transcript_language": transcript.language,
         "warnings": list(transcript.warnings),
     }
 

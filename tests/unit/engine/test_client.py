@@ -156,6 +156,12 @@ async def test_a_model_that_cannot_be_had_is_final(tmp_path: Path) -> None:
         assert watch.restarts == 0
 
 
+async def test_an_engine_that_dies_whenever_it_loads_is_given_up(tmp_path: Path) -> None:
+    async with engine(tmp_path, model="crash") as client:
+        with pytest.raises(ModelUnavailable, match="died 5 times while it was loading the model .last exit status 9"):
+            await client.wait_ready()
+
+
 async def test_closing_ends_the_process_and_what_it_was_doing(tmp_path: Path) -> None:
     async with engine(tmp_path) as client:
         await client.wait_ready()

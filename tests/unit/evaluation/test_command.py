@@ -141,7 +141,7 @@ def test_lines_hold_texts_counts_and_warnings(manifest: Path, tmp_path: Path) ->
         "insertions": 1,
         "rate": 0.4,
         "duration_s": 1.0,
-        "detected_language": "zh",
+        "transcript_language": "zh",
     }
 
 
