@@ -20,6 +20,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from asr_service.domain import ModelInfo, WindowOptions
 from asr_service.models.base import Admitted, Features, NewSequence
 from asr_service.models.encoder import (
+    SILENCE_STRIDE,
     AudioEncoder,
     EncoderLayer,
     SilenceCache,
@@ -47,7 +48,6 @@ from asr_service.text.guard import strip_framing
 _SLOT_LENGTH = 1024
 """Positions of a slot: 375 audio tokens of 30 s, the prompt, and 500 tokens of text with room to spare."""
 _MAX_PROMPT_TOKENS = 128
-_SILENCE_STRIDE = 4
 _LENGTH_BUCKET = 64
 _FRAMES_PER_TOKEN = 4
 _STOP_IDS = (59246, 59253, 59255)
@@ -153,7 +153,7 @@ class GlmAsrRunner:
         if not self._exact:
             window = padding_window(config.audio_config.num_mel_bins, 2 * frames, self.dtype, self.device)
             with torch.inference_mode():
-                self._silence = self._encoder.silence(window, _SILENCE_STRIDE)
+                self._silence = self._encoder.silence(window, SILENCE_STRIDE)
         projector = model.model.multi_modal_projector
         self._project1, self._project2 = linear(projector.linear_1), linear(projector.linear_2)
         self._embedding = decoder.embed_tokens.weight.detach()

@@ -19,6 +19,7 @@ from transformers.models.whisper.modeling_whisper import WhisperDecoderLayer, Wh
 from asr_service.domain import ModelInfo, WindowOptions
 from asr_service.models.base import Admitted, Features, NewSequence
 from asr_service.models.encoder import (
+    SILENCE_STRIDE,
     AudioEncoder,
     EncoderLayer,
     SilenceCache,
@@ -43,10 +44,6 @@ from asr_service.models.layers import (
     merge_heads,
     split_heads,
 )
-
-_SILENCE_STRIDE = 4
-"""Neighbouring positions of silence hardly differ: four of them pooled into one cost a quarter, and no accuracy
-(benchmarks/RESULTS.md)."""
 
 _ENGLISH = "en"
 """What models without language tokens speak, and a language of all others."""
@@ -186,12 +183,12 @@ class WhisperRunner:
     @torch.inference_mode()
     def _remember_silence(self, mel_bins: int) -> None:
         window = padding_window(mel_bins, 2 * self._source_length, self.dtype, self.device)
-        self._silence = self._encoder.silence(window, _SILENCE_STRIDE)
-        tail = SharedTail([], [], _SILENCE_STRIDE)
+        self._silence = self._encoder.silence(window, SILENCE_STRIDE)
+        tail = SharedTail([], [], SILENCE_STRIDE)
         for layer in self._decoder_layers:
             keys, values = (split_heads(part, self._heads)[0] for part in self._cross_kv(layer, self._silence.states))
-            tail.keys.append(pool(keys, _SILENCE_STRIDE).transpose(1, 2).contiguous())
-            tail.values.append(pool(values, _SILENCE_STRIDE).contiguous())
+            tail.keys.append(pool(keys, SILENCE_STRIDE).transpose(1, 2).contiguous())
+            tail.values.append(pool(values, SILENCE_STRIDE).contiguous())
         self._tail = tail
 
     @staticmethod

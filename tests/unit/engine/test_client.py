@@ -158,7 +158,7 @@ async def test_a_model_that_cannot_be_had_is_final(tmp_path: Path) -> None:
 
 async def test_an_engine_that_dies_whenever_it_loads_is_given_up(tmp_path: Path) -> None:
     async with engine(tmp_path, model="crash") as client:
-        with pytest.raises(ModelUnavailable, match="died 5 times while it was loading the model .last exit status 9"):
+        with pytest.raises(ModelUnavailable, match="died 5 times while it was loading the model"):
             await client.wait_ready()
 
 

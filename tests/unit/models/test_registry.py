@@ -30,7 +30,7 @@ def test_a_glm_asr_folder_is_loaded_warmed_up_and_says_something(glm_folder: Pat
     assert runner.info.languages == ()
     _warm_up(runner)
     features = runner.features(noise(1.0))
-    assert runner.encoder_frames(features) == (3_000 if encoder != "cached" else 160)
+    assert runner.encoder_frames(features) == (3_000 if encoder != "cached" else 224)
     (tokens,), (language,) = tokens_in_batch(runner, [features], limit=8)
     assert len(tokens) > 0
     assert language is None
