@@ -171,7 +171,7 @@ class EngineCore:
     def _try_exactly(self, sequence: Sequence) -> bool:
         """Begin a sequence again that the guard has stopped, if the exact encoder may do better."""
         exact_frames = self._runner.encoder_frames(sequence.features, exact=True)
-        if sequence.exact or sequence.frames == exact_frames:
+        if not self._guard or sequence.exact or sequence.frames == exact_frames:
             return False
         self._end(sequence)
         sequence.exact, sequence.frames = True, exact_frames

@@ -218,6 +218,15 @@ def test_an_output_that_ran_away_is_tried_once_more_with_the_exact_encoder() -> 
     assert [message.id for message in engine.of(Started)] == [1, 2]
 
 
+def test_without_the_guard_the_end_of_a_slot_is_no_reason_to_try_again() -> None:
+    engine = Engine(ScriptedRunner({1.0: [9] * 500}, room=20), guard=False)
+    engine.runner.exact_frames = 3_000
+    engine.core.submit(submit(1), features(1.0))
+    engine.run()
+    assert engine.of(Finished)[0].tokens == 20
+    assert len(engine.runner.encoded) == 1
+
+
 def test_a_model_is_stopped_where_its_slot_ends() -> None:
     engine = Engine(ScriptedRunner({2.0: list(range(1, 5_000))}, room=20))
     engine.core.submit(submit(1), features(2.0))
