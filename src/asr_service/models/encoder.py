@@ -10,10 +10,11 @@ The padding's constant follows the clip's loudness: features are clamped at 8 de
 features by the difference to one reference constant is the same as playing the clip louder or softer, so a single
 cache serves every clip.
 
+The cached keys of a layer are few, since those of silence lie close together (`models.silence`).
+
 A clip that is encoded exactly has all frames of the window as its own, and no silence after them: the reference.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 
 from asr_service.models.base import Features
 from asr_service.models.layers import Conv1d, LayerNorm, Linear, attend, merge_heads, rotate, split_heads
+from asr_service.models.silence import POSITION_MULTIPLE, SilentTail
 
 _REFERENCE_PADDING = -0.6
 """The padding's constant for speech of usual loudness; recordings lie between -0.9 and -0.55."""
@@ -31,15 +33,8 @@ _MARGIN_FRAMES = 100
 """Feature frames of padding that a clip carries as its own (1 s), where speech and silence still mix. Half a second is
 faster by a tenth and costs 0.3 points of word error rate (benchmarks/RESULTS.md)."""
 
-SILENCE_STRIDE = 1
-"""How many neighbouring positions of silence are pooled into one. Pooling by 4 is faster by a fifth on a CPU and costs
-0.4 to 0.6 points of word error rate (benchmarks/RESULTS.md)."""
-
 _PLAIN_ATTENTION_LIMIT = 500_000
 """Up to this many scores a head, plain matrix products beat the fused kernel on a CPU."""
-
-_OWN_MULTIPLE = 16
-"""Own encoder frames come in multiples of this, so that pooled silence fits behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +57,9 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class SilenceCache:
-    """What the padding looks like from inside, for every position of a window.
+    """What the padding looks like from inside: keys and values of each layer, and final states [positions, width]."""
 
-    keys, values: of each layer, [heads, positions / stride, head_dim]; neighbours are pooled by `stride`.
-    bias: log(stride), what a pooled key counts for. states: final states [positions, width].
-    """
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    bias: float
-    stride: int
+    layers: list[SilentTail]
     states: Tensor
 
 
@@ -100,17 +88,15 @@ class AudioEncoder:
         """Final states [own, width] of each clip."""
         return list(self._run(clips, silence).split([clip.own for clip in clips]))
 
-    def silence(self, padding: Tensor, stride: int) -> SilenceCache:
+    def silence(self, padding: Tensor) -> SilenceCache:
         """The cache for a window [mel bins, frames] of nothing but padding."""
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
-
-        def keep(key: Tensor, value: Tensor) -> None:
-            keys.append(pool(key, stride))
-            values.append(pool(value, stride))
-
-        states = self._run([Clip(padding, padding.shape[1] // 2)], None, keep)
-        return SilenceCache(keys, values, math.log(stride), stride, states)
+        layers: list[SilentTail] = []
+        states = self._run(
+            [Clip(padding, padding.shape[1] // 2)],
+            None,
+            lambda keys, values: layers.append(SilentTail.of(keys, values)),
+        )
+        return SilenceCache(layers, states)
 
     def _run(
         self,
@@ -132,7 +118,7 @@ class AudioEncoder:
             for n in lengths:
                 span = slice(start, start + n)
                 own = keys[:, span], values[:, span]
-                mixed.append(_attend(query[:, span], *own, silence, index))
+                mixed.append(_attend(query[:, span], *own, None if silence is None else silence.layers[index]))
                 start += n
             keep(*own)
             x = layer.out(merge_heads(torch.cat(mixed, dim=1)[None])[0], residual=x)
@@ -148,27 +134,19 @@ class AudioEncoder:
         return x if self._positions is None else x + self._positions[: clip.own]
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, silence: SilenceCache | None, layer: int) -> Tensor:
+def _attend(query: Tensor, keys: Tensor, values: Tensor, silence: SilentTail | None) -> Tensor:
     """Attention of scaled queries [heads, own, head_dim] over their clip and the silence behind it."""
     own = keys.shape[1]
     bias = None
-    if silence is not None and (first := own // silence.stride) < silence.keys[layer].shape[1]:
-        keys = torch.cat([keys, silence.keys[layer][:, first:]], dim=1)
-        values = torch.cat([values, silence.values[layer][:, first:]], dim=1)
-        bias = query.new_zeros(1, keys.shape[1])
-        bias[:, own:] = silence.bias
+    if silence is not None:
+        weights = silence.weights_after(own)
+        bias = torch.cat([weights.new_zeros(len(weights), own), weights], dim=1)[:, None]
+        keys = torch.cat([keys, silence.keys], dim=1)
+        values = torch.cat([values, silence.values], dim=1)
     if query.device.type == "cpu" and own * keys.shape[1] <= _PLAIN_ATTENTION_LIMIT:
         return attend(query, keys.transpose(1, 2), values, bias, transposed=True)
-    return F.scaled_dot_product_attention(query[None], keys[None], values[None], attn_mask=bias, scale=1.0)[0]
-
-
-def pool(x: Tensor, stride: int) -> Tensor:
-    """Means of `stride` neighbours: [heads, n, head_dim] → [heads, n / stride, head_dim]; a rest is averaged too."""
-    if stride == 1:
-        return x
-    whole = x.shape[1] // stride * stride
-    pooled = x[:, :whole].unflatten(1, (-1, stride)).mean(dim=2)
-    return pooled if whole == x.shape[1] else torch.cat([pooled, x[:, whole:].mean(dim=1, keepdim=True)], dim=1)
+    mask = None if bias is None else bias[None]
+    return F.scaled_dot_product_attention(query[None], keys[None], values[None], attn_mask=mask, scale=1.0)[0]
 
 
 def own_frames(features: Features, *, exact: bool) -> int:
@@ -177,7 +155,7 @@ def own_frames(features: Features, *, exact: bool) -> int:
     if exact:
         return limit
     needed = -(-(features.frames + _MARGIN_FRAMES) // 2)
-    return min(limit, -(-needed // _OWN_MULTIPLE) * _OWN_MULTIPLE)
+    return min(limit, -(-needed // POSITION_MULTIPLE) * POSITION_MULTIPLE)
 
 
 def clip_of(features: Features, *, exact: bool, dtype: torch.dtype, device: torch.device) -> Clip:

@@ -20,7 +20,6 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from asr_service.domain import ModelInfo, WindowOptions
 from asr_service.models.base import Admitted, Features, NewSequence
 from asr_service.models.encoder import (
-    SILENCE_STRIDE,
     AudioEncoder,
     EncoderLayer,
     SilenceCache,
@@ -153,7 +152,7 @@ class GlmAsrRunner:
         if not self._exact:
             window = padding_window(config.audio_config.num_mel_bins, 2 * frames, self.dtype, self.device)
             with torch.inference_mode():
-                self._silence = self._encoder.silence(window, SILENCE_STRIDE)
+                self._silence = self._encoder.silence(window)
         projector = model.model.multi_modal_projector
         self._project1, self._project2 = linear(projector.linear_1), linear(projector.linear_2)
         self._embedding = decoder.embed_tokens.weight.detach()

@@ -312,38 +312,27 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, 
     return torch.matmul(torch.softmax(scores, dim=-1), values)
 
 
-@dataclass(frozen=True, slots=True)
-class SharedTail:
-    """Keys and values of cross-attention that all slots share: of each layer [heads, head_dim, n] and [heads, n,
-    head_dim]. Entry i stands for the positions from i * stride on.
-    """
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    stride: int
-
-
 def attend_with_tail(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
+    mask: Tensor,
     tail_keys: Tensor,
     tail_values: Tensor,
-    mask: Tensor,
-    tail_mask: Tensor,
+    tail_bias: Tensor,
     *,
     transposed: bool,
 ) -> Tensor:
     """Attention over each row's own cache and over one tail that all rows share, which is read once for all of them.
 
-    query [rows, heads, queries, head_dim]; keys and values as `SlotCache.read` gives them; tail_keys
-    [heads, head_dim, n], tail_values [heads, n, head_dim]; masks additive, [rows, 1, 1, length] and [rows, 1, 1, n].
+    query [rows, heads, queries, head_dim]; keys and values as `SlotCache.read` gives them; mask additive,
+    [rows, 1, 1, length]; tail_keys and tail_values [heads, n, head_dim]; tail_bias additive, [heads, rows, n].
     """
     rows, heads, queries, head_dim = query.shape
     own = torch.matmul(query, keys if transposed else keys.transpose(2, 3)) + mask
     by_head = query.transpose(0, 1).reshape(heads, rows * queries, head_dim)
-    tail = torch.bmm(by_head, tail_keys).view(heads, rows, queries, -1).transpose(0, 1) + tail_mask
-    weights = torch.softmax(torch.cat([own, tail], dim=-1), dim=-1)
+    tail = torch.bmm(by_head, tail_keys.transpose(1, 2)).view(heads, rows, queries, -1) + tail_bias[:, :, None]
+    weights = torch.softmax(torch.cat([own, tail.transpose(0, 1)], dim=-1), dim=-1)
     split = own.shape[-1]
     tail_weights = weights[..., split:].transpose(0, 1).reshape(heads, rows * queries, -1)
     from_tail = torch.bmm(tail_weights, tail_values).view(heads, rows, queries, head_dim).transpose(0, 1)

@@ -4,7 +4,6 @@ Owns everything that is particular to Whisper: its prompt, language detection, s
 Checked token by token against transformers' greedy `generate` in float32.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +18,12 @@ from transformers.models.whisper.modeling_whisper import WhisperDecoderLayer, Wh
 from asr_service.domain import ModelInfo, WindowOptions
 from asr_service.models.base import Admitted, Features, NewSequence
 from asr_service.models.encoder import (
-    SILENCE_STRIDE,
     AudioEncoder,
     EncoderLayer,
     SilenceCache,
     clip_of,
     own_frames,
     padding_window,
-    pool,
 )
 from asr_service.models.features import LogMel
 from asr_service.models.graphs import StepGraphs
@@ -36,7 +33,6 @@ from asr_service.models.layers import (
     Linear,
     LinearFactory,
     Rows,
-    SharedTail,
     SlotCache,
     attend,
     attend_with_tail,
@@ -44,11 +40,12 @@ from asr_service.models.layers import (
     merge_heads,
     split_heads,
 )
+from asr_service.models.silence import SilentTail, ends_after
 
 _ENGLISH = "en"
 """What models without language tokens speak, and a language of all others."""
 
-_CROSS_SIZES = (256, 384, 512, 768, 1024, 1500)
+_CROSS_SIZES = (192, 256, 320, 384, 448, 512, 640, 768, 1024, 1280, 1500)
 """Lengths that the cache of encoder states takes on a CPU."""
 
 _LENGTH_BUCKET = 32
@@ -175,7 +172,7 @@ class WhisperRunner:
         self._own = torch.zeros(slots, dtype=torch.long, device=self.device)
         self._own_lengths = [0] * slots
         self._silence: SilenceCache | None = None
-        self._tail = SharedTail([], [], 1)
+        self._tails: list[SilentTail] = []
         if not self._exact:
             self._remember_silence(config.num_mel_bins)
         return linear.nbytes + int(self._embedding.nbytes)
@@ -183,13 +180,11 @@ class WhisperRunner:
     @torch.inference_mode()
     def _remember_silence(self, mel_bins: int) -> None:
         window = padding_window(mel_bins, 2 * self._source_length, self.dtype, self.device)
-        self._silence = self._encoder.silence(window, SILENCE_STRIDE)
-        tail = SharedTail([], [], SILENCE_STRIDE)
+        self._silence = self._encoder.silence(window)
         for layer in self._decoder_layers:
             keys, values = (split_heads(part, self._heads)[0] for part in self._cross_kv(layer, self._silence.states))
-            tail.keys.append(pool(keys, SILENCE_STRIDE).transpose(1, 2).contiguous())
-            tail.values.append(pool(values, SILENCE_STRIDE).contiguous())
-        self._tail = tail
+            self._tails.append(SilentTail.of(keys, values))
+        self._tail_weights = torch.stack([tail.log_counts for tail in self._tails])
 
     @staticmethod
     def _cross_kv(layer: _DecoderLayer, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -275,7 +270,8 @@ class WhisperRunner:
         x = self._embedding[tokens] + self._decoder_positions[positions]
         mask = causal_mask(start, count, length, self.dtype)
         transposed = self._self_cache.transposed
-        cross_masks = self._cross_masks(rows, own) if tail else None
+        own_mask = self._own_mask(rows, own) if tail else None
+        tail_biases = self._tail_biases(rows) if tail else None
         for index, layer in enumerate(self._decoder_layers):
             qkv = layer.qkv(layer.norm(x)).chunk(3, dim=-1)
             query, keys, values = (split_heads(part, self._heads) for part in qkv)
@@ -287,11 +283,11 @@ class WhisperRunner:
             x = layer.out(merge_heads(mixed), residual=x)
             query = split_heads(layer.cross_q(layer.cross_norm(x)), self._heads)
             cross = self._cross_cache.read(index, rows, own)
-            if cross_masks is None:
+            if own_mask is None or tail_biases is None:
                 mixed = attend(query, *cross, None, transposed=transposed)
             else:
-                silence = self._tail.keys[index], self._tail.values[index]
-                mixed = attend_with_tail(query, *cross, *silence, *cross_masks, transposed=transposed)
+                silence = self._tails[index].keys, self._tails[index].values, tail_biases[index]
+                mixed = attend_with_tail(query, *cross, own_mask, *silence, transposed=transposed)
             x = layer.cross_out(merge_heads(mixed), residual=x)
             x = layer.fc2(layer.fc1(layer.mlp_norm(x), "gelu"), residual=x)
         return self._decoder_norm(x)
@@ -311,16 +307,15 @@ class WhisperRunner:
         """False where every row has the whole window as its own, and always for the exact encoder."""
         return self._silence is not None and min(self._own_lengths[rows]) < self._source_length
 
-    def _cross_masks(self, rows: slice, own: int) -> tuple[Tensor, Tensor]:
-        """Additive masks of each row's own states [rows, 1, 1, own] and of the silence after them [rows, 1, 1, n]."""
-        lengths = self._own[rows, None]
-        hidden = torch.arange(own, device=self.device) >= lengths
-        positions = torch.arange(self._tail.values[0].shape[1], device=self.device) * self._tail.stride
-        own_mask = torch.zeros(hidden.shape, dtype=self.dtype, device=self.device).masked_fill_(hidden, float("-inf"))
-        weight = math.log(self._tail.stride)
-        tail_mask = torch.full((len(lengths), len(positions)), weight, dtype=self.dtype, device=self.device)
-        tail_mask.masked_fill_(positions < lengths, float("-inf"))
-        return own_mask[:, None, None], tail_mask[:, None, None]
+    def _own_mask(self, rows: slice, own: int) -> Tensor:
+        """Additive mask [rows, 1, 1, own] over each row's own encoder states."""
+        hidden = torch.arange(own, device=self.device) >= self._own[rows, None]
+        mask = torch.zeros(hidden.shape, dtype=self.dtype, device=self.device).masked_fill_(hidden, float("-inf"))
+        return mask[:, None, None]
+
+    def _tail_biases(self, rows: slice) -> Tensor:
+        """What the silence after each row's own states weighs: [layers, heads, rows, clusters]."""
+        return self._tail_weights[:, :, ends_after(self._own[rows])]
 
     def _prefill(self, rows: slice, prompts: list[list[int]]) -> list[int]:
         """Fill the caches of `rows` from position 0 and return each row's first new token."""

@@ -86,24 +86,25 @@ def test_attention_over_own_states_and_a_shared_tail_is_attention_over_both(tran
     tail_keys, tail_values = torch.randn(heads, tail, width), torch.randn(heads, tail, width)
     first = [6, 3, 9]
     mask = torch.zeros(rows, 1, 1, own)
-    tail_mask = torch.zeros(rows, 1, 1, tail)
+    tail_bias = torch.randn(heads, rows, tail)
     for row in range(rows):
         mask[row, ..., lengths[row] :] = float("-inf")
-        tail_mask[row, ..., : first[row]] = float("-inf")
+        tail_bias[:, row, : first[row]] = float("-inf")
     mixed = attend_with_tail(
         query,
         keys.transpose(2, 3) if transposed else keys,
         values,
-        tail_keys.transpose(1, 2),
-        tail_values,
         mask,
-        tail_mask,
+        tail_keys,
+        tail_values,
+        tail_bias,
         transposed=transposed,
     )
     for row in range(rows):
         all_keys = torch.cat([keys[row, :, : lengths[row]], tail_keys[:, first[row] :]], dim=1)
         all_values = torch.cat([values[row, :, : lengths[row]], tail_values[:, first[row] :]], dim=1)
-        expected = F.scaled_dot_product_attention(query[row], all_keys, all_values, scale=1.0)
+        bias = torch.cat([torch.zeros(heads, lengths[row]), tail_bias[:, row, first[row] :]], dim=1)[:, None]
+        expected = F.scaled_dot_product_attention(query[row], all_keys, all_values, attn_mask=bias, scale=1.0)
         torch.testing.assert_close(mixed[row], expected)
 
 

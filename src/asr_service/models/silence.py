@@ -1,0 +1,78 @@
+"""Keys and values of padding, summed up: what every clip of a batch attends to after its own frames.
+
+Both models see windows that are padded to 30 s, so nine tenths of what a short clip attends to is silence, and it is
+the same for all clips. Its keys lie close together: clustered head by head into some hundred, attention over them is
+attention over all of them (benchmarks/RESULTS.md), at a tenth of the cost.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+POSITION_MULTIPLE = 16
+"""Clips end at multiples of this many positions, or with the window, so what follows them is looked up in a table."""
+
+_CLUSTERS = 128
+"""Keys a head. 128 cannot be told from all 1500, 64 can (benchmarks/RESULTS.md)."""
+
+_ITERATIONS = 8
+
+_Positions = TypeVar("_Positions", int, Tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class SilentTail:
+    """One layer's keys and values of a window that is all padding, as centroids of clusters.
+
+    keys, values: [heads, clusters, head_dim]. log_counts: [heads, ends, clusters], the logarithm of how many positions
+    from end * POSITION_MULTIPLE on each cluster stands for: its key's weight in a softmax, minus infinity for none.
+    """
+
+    keys: Tensor
+    values: Tensor
+    log_counts: Tensor
+
+    @classmethod
+    def of(cls, keys: Tensor, values: Tensor) -> "SilentTail":
+        """From keys and values [heads, positions, head_dim] of every position, in the dtype that they have."""
+        clusters = min(_CLUSTERS, keys.shape[1])
+        members = torch.nn.functional.one_hot(_cluster(keys.float(), clusters), clusters).float()
+        counts = members.sum(dim=1)[..., None].clamp(min=1)
+        by_cluster = members.transpose(1, 2)
+        following = members.flip(1).cumsum(dim=1).flip(1)[:, ::POSITION_MULTIPLE]
+        none_left = torch.zeros_like(following[:, :1])
+        return cls(
+            (by_cluster @ keys.float() / counts).to(keys.dtype),
+            (by_cluster @ values.float() / counts).to(values.dtype),
+            torch.cat([following, none_left], dim=1).log().to(keys.dtype),
+        )
+
+    def weights_after(self, own: int) -> Tensor:
+        """Log counts [heads, clusters] of the positions from `own` on, a multiple of POSITION_MULTIPLE or all."""
+        return self.log_counts[:, ends_after(own)]
+
+
+def ends_after(own: _Positions) -> _Positions:
+    """The entry of `SilentTail.log_counts` for a clip of `own` positions, or for each of many."""
+    return -(-own // POSITION_MULTIPLE)
+
+
+def _cluster(x: Tensor, clusters: int) -> Tensor:
+    """Lloyd's algorithm on x [heads, n, dim], from evenly spaced points: the cluster [heads, n] of each."""
+    first = torch.linspace(0, x.shape[1] - 1, clusters, device=x.device).long()
+    centroids = x[:, first]
+    for _ in range(_ITERATIONS):
+        nearest = _nearest(x, centroids)
+        members = torch.nn.functional.one_hot(nearest, clusters).to(x.dtype)
+        counts = members.sum(dim=1)[..., None]
+        means = members.transpose(1, 2) @ x / counts.clamp(min=1)
+        centroids = torch.where(counts > 0, means, centroids)
+    return _nearest(x, centroids)
+
+
+def _nearest(x: Tensor, centroids: Tensor) -> Tensor:
+    # |x - c|² without the term that is the same for all c.
+    distances = (centroids * centroids).sum(dim=-1)[:, None] - 2 * x @ centroids.transpose(1, 2)
+    return distances.argmin(dim=-1)
