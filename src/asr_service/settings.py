@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         default=512, ge=64, le=65536, description="Memory that one decoding process may use for a recording, in MiB."
     )
     windows_in_flight: int = Field(
-        default=8,
+        default=12,
         ge=1,
         le=512,
         description="Windows of one request that may be in the engine at once: a long file's share.",

@@ -26,10 +26,12 @@ _Positions = TypeVar("_Positions", int, Tensor)
 class SilentTail:
     """One layer's keys and values of a window that is all padding, as centroids of clusters.
 
-    keys, values: [heads, clusters, head_dim]. log_counts: [heads, ends, clusters], the logarithm of how many positions
-    from end * POSITION_MULTIPLE on each cluster stands for: its key's weight in a softmax, minus infinity for none.
+    positions: how many there are in the window. keys, values: [heads, clusters, head_dim]. log_counts: [heads, ends,
+    clusters], the logarithm of how many positions from end * POSITION_MULTIPLE on each cluster stands for: its key's
+    weight in a softmax, minus infinity for none.
     """
 
+    positions: int
     keys: Tensor
     values: Tensor
     log_counts: Tensor
@@ -44,6 +46,7 @@ class SilentTail:
         following = members.flip(1).cumsum(dim=1).flip(1)[:, ::POSITION_MULTIPLE]
         none_left = torch.zeros_like(following[:, :1])
         return cls(
+            keys.shape[1],
             (by_cluster @ keys.float() / counts).to(keys.dtype),
             (by_cluster @ values.float() / counts).to(values.dtype),
             torch.cat([following, none_left], dim=1).log().to(keys.dtype),
