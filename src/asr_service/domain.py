@@ -5,6 +5,7 @@ Audio inside the service is always mono, 16 kHz, signed 16-bit little-endian PCM
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 SAMPLE_RATE_HZ = 16_000
 BYTES_PER_SAMPLE = 2
@@ -48,12 +49,47 @@ class AudioSummary:
     vad_ms: float
 
 
+Task = Literal["transcribe", "translate"]
+
+
 @dataclass(frozen=True, slots=True)
 class WindowOptions:
-    """How a window is to be transcribed. `language` is an ISO 639-1 code; None asks the model to detect it."""
+    """How a window is to be transcribed.
+
+    language: an ISO 639-1 code; None asks the model to detect it. prompt: text from before the window, or about it.
+    task: `translate` writes English, where the model can. temperature: 0 takes the likeliest token, more draws one.
+    hotwords: names and terms that are made likelier. words: find the times of words. logprobs: report what each token
+    was worth.
+    """
 
     language: str | None = None
     prompt: str | None = None
+    task: Task = "transcribe"
+    temperature: float = 0.0
+    hotwords: tuple[str, ...] = ()
+    words: bool = False
+    logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word, or a character where words are not set apart by spaces, with its punctuation.
+
+    Seconds from the start of its window or, in a `Segment`, of the recording.
+    """
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token that a model wrote: its id, its bytes (not always whole characters), and its log probability."""
+
+    id: int
+    data: bytes
+    logprob: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +104,18 @@ class WindowTimings:
 
 @dataclass(frozen=True, slots=True)
 class WindowResult:
-    """The text of one window. `guard` names what stopped a runaway output ("budget", "loop"), if anything did."""
+    """The text of one window. `guard` names what stopped a runaway output ("budget", "loop"), if anything did.
+
+    tokens: how many the model wrote. words and details: where the options asked for word times and log probabilities.
+    """
 
     text: str
     language: str | None
     tokens: int
     timings: WindowTimings
     guard: str | None = None
+    words: tuple[Word, ...] = ()
+    details: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +125,8 @@ class Segment:
     start_s: float
     end_s: float
     text: str
+    words: tuple[Word, ...] = ()
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +161,10 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model is and can do. `languages` is empty where the model takes no language."""
+    """What a loaded model is and can do.
+
+    languages: empty where the model takes no language. translates: into English. word_times: an aligner is loaded.
+    """
 
     name: str
     family: str
@@ -128,3 +174,5 @@ class ModelInfo:
     slots: int
     memory_bytes: int
     load_s: float
+    translates: bool = False
+    word_times: bool = False

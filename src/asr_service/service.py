@@ -6,6 +6,7 @@ that fails or is cancelled leaves nothing running. Must not know HTTP, how audio
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import tempfile
 import time
@@ -14,6 +15,7 @@ from typing import IO, Protocol
 
 from asr_service.domain import (
     BYTES_PER_SAMPLE,
+    SAMPLE_RATE_HZ,
     AudioSummary,
     ModelInfo,
     Segment,
@@ -22,6 +24,7 @@ from asr_service.domain import (
     Window,
     WindowOptions,
     WindowResult,
+    Word,
 )
 from asr_service.errors import EngineNotReady
 from asr_service.text.formats import join
@@ -204,7 +207,7 @@ class _Job:
         try:
             options = self._options
             if position > 0:
-                options = WindowOptions(language=await self._language, prompt=options.prompt)
+                options = dataclasses.replace(options, language=await self._language)
             pcm = self._read(window)
             result = await self._engine.transcribe(self._request_id, pcm, options, on_started=self._know_language)
             self._know_language(result.language)
@@ -252,7 +255,9 @@ class _Job:
 
 
 def _segment(window: Window, result: WindowResult) -> Segment:
-    return Segment(window.speech.start_s, window.speech.end_s, result.text)
+    offset_s = window.start_sample / SAMPLE_RATE_HZ
+    words = tuple(Word(offset_s + word.start_s, offset_s + word.end_s, word.text) for word in result.words)
+    return Segment(window.speech.start_s, window.speech.end_s, result.text, words, result.details)
 
 
 def _guard_warning(window: Window, result: WindowResult) -> str:

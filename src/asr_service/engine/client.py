@@ -133,7 +133,7 @@ class EngineClient:
         """
         if self._failure is not None:
             raise self._failure
-        message = Submit(next(self._ids), request_id, pcm, options.language, options.prompt)
+        message = Submit(next(self._ids), request_id, pcm, options)
         job = _Job(message, asyncio.get_running_loop().create_future(), on_started)
         self._jobs[message.id] = job
         self._post(message)
@@ -213,8 +213,17 @@ class EngineClient:
                 job.on_started(message.language)
         elif isinstance(message, Finished):
             self._deaths_in_a_row = 0
-            result = WindowResult(message.text, message.language, message.tokens, message.timings, message.guard)
-            job.result.set_result(result)
+            job.result.set_result(
+                WindowResult(
+                    message.text,
+                    message.language,
+                    message.tokens,
+                    message.timings,
+                    message.guard,
+                    message.words,
+                    message.details,
+                )
+            )
         else:
             job.result.set_exception(_ERRORS.get(message.code, EngineError)(message.message))
 

@@ -56,7 +56,7 @@ class EngineCore:
 
     def submit(self, message: Submit, features: Features) -> None:
         now = self._clock()
-        options = WindowOptions(message.language, message.prompt)
+        options = message.options
         self._scheduler.add(
             Sequence(
                 id=message.id,

@@ -6,7 +6,7 @@ cancelled first.
 
 import msgspec
 
-from asr_service.domain import ModelInfo, WindowTimings
+from asr_service.domain import ModelInfo, Token, WindowOptions, WindowTimings, Word
 
 
 class EngineConfig(msgspec.Struct, frozen=True, tag=True):
@@ -33,8 +33,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     id: int
     request_id: str
     pcm: bytes
-    language: str | None = None
-    prompt: str | None = None
+    options: WindowOptions = WindowOptions()
     deadline_ms: float | None = None
 
 
@@ -68,6 +67,8 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     tokens: int
     timings: WindowTimings
     guard: str | None
+    words: tuple[Word, ...] = ()
+    details: tuple[Token, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):

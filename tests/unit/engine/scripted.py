@@ -88,4 +88,4 @@ def features(key: float, frames: int = 100) -> Features:
 def submit(
     sequence_id: int, request_id: str = "r", *, language: str | None = None, deadline_ms: float | None = None
 ) -> Submit:
-    return Submit(sequence_id, request_id, b"", language, None, deadline_ms)
+    return Submit(sequence_id, request_id, b"", WindowOptions(language), deadline_ms)

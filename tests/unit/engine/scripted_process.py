@@ -57,8 +57,8 @@ class Engine:
         self.send(Ready(ModelInfo(config.model, "scripted", "cpu", "float32", (), 1, 0, 0.0)))
 
     def answer(self, message: Submit) -> None:
-        verb, _, rest = (message.prompt or "").partition(" ")
-        self.send(Started(message.id, message.language or "en"))
+        verb, _, rest = (message.options.prompt or "").partition(" ")
+        self.send(Started(message.id, message.options.language or "en"))
         if verb == "die":
             marker = self.scratch / "died"
             if rest != "once" or not marker.exists():

@@ -54,7 +54,8 @@ def tokens_in_batch(
         for i, window in enumerate(windows):
             if due[i] == step:
                 features = window if isinstance(window, Features) else runner.features(window)
-                core.submit(Submit(i, f"request {i}", b"", languages[i] if languages else None), features)
+                options = WindowOptions(languages[i] if languages else None)
+                core.submit(Submit(i, f"request {i}", b"", options), features)
         core.step()
         step += 1
     assert not [message for message in sent if isinstance(message, Failed)]
