@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.cli import start
 from benchmarks.report import RESULTS
@@ -60,9 +61,10 @@ def draw(rows: Sequence[Row], machine: str, path: Path) -> None:
     throughput.set_ylim(bottom=0)
     throughput.legend()
     latency.set_yscale("log")
+    latency.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    latency.yaxis.set_minor_locator(NullLocator())
     latency.yaxis.set_major_formatter("{x:g}")
-    latency.yaxis.set_minor_formatter("{x:g}")
-    latency.legend(fontsize="small")
+    latency.legend(fontsize="x-small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     figure.suptitle(machine, fontsize="small")
     figure.savefig(path, dpi=120)
 

@@ -21,7 +21,18 @@ from asr_service.domain import (
 )
 from asr_service.errors import AsrError
 
-WHISPER = ModelInfo("whisper-test", "whisper", "cpu", "float32", ("en", "de", "zh", "jw"), 4, 1_000_000, 0.5)
+WHISPER = ModelInfo(
+    "whisper-test",
+    "whisper",
+    "cpu",
+    "float32",
+    ("en", "de", "zh", "jw"),
+    4,
+    1_000_000,
+    0.5,
+    translates=True,
+    word_times=True,
+)
 GLM_ASR = ModelInfo("glm-asr-test", "glm_asr", "cpu", "float32", (), 4, 1_000_000, 0.5)
 
 

@@ -7,10 +7,10 @@ import asyncio
 import contextlib
 import errno
 import json
-import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -30,11 +30,22 @@ from asr_service.errors import AsrError, ModelUnavailable
 from asr_service.observability import logs
 from asr_service.observability.metrics import Metrics
 from asr_service.options import parse_options
+from asr_service.server import Server
 from asr_service.service import Transcriber
 from asr_service.settings import Settings, SettingsError, decoder_environment, engine_environment
+from asr_service.text import subtitles
 
-SHUTDOWN_GRACE_S = 30
 _BACKLOG = 2048
+
+
+class Format(StrEnum):
+    """How a transcript is printed."""
+
+    TXT = "txt"
+    JSON = "json"
+    SRT = "srt"
+    VTT = "vtt"
+
 
 _log = structlog.stdlib.get_logger("asr_service")
 
@@ -85,15 +96,23 @@ def serve(
 @cli.command()
 def transcribe(
     files: Annotated[list[Path], typer.Argument(help="Recordings: WAV, MP3, FLAC, OGG, M4A, MP4, WebM and more.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print all that is known as JSON, a line per file.")] = False,
+    output: Annotated[
+        Format, typer.Option("--format", help="Text, all that is known as a JSON line per file, or subtitles.")
+    ] = Format.TXT,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     language: Annotated[str, typer.Option(help="Language of the speech; detected if not given.")] = "",
     prompt: Annotated[str, typer.Option(help="Text that tells the model about the recordings.")] = "",
 ) -> None:
     """Transcribe files without a server, several at a time."""
+    if as_json and output not in (Format.TXT, Format.JSON):
+        _fail(f"--json and --format {output} ask for different things: leave one of them out.", code=2)
+    if output in subtitles.WRITERS and len(files) > 1:
+        _fail(f"--format {output} takes one recording at a time: run it once for each.", code=2)
     settings = _load_settings()
     logs.configure("warning", "console")
+    fields = {"language": language, "prompt": prompt}
     try:
-        failed = asyncio.run(_transcribe(settings, files, {"language": language, "prompt": prompt}, as_json=as_json))
+        failed = asyncio.run(_transcribe(settings, files, fields, Format.JSON if as_json else output))
     except AsrError as error:
         _fail(error.message)
     if failed:
@@ -151,8 +170,9 @@ async def _serve(settings: Settings, listener: socket.socket) -> Exception | Non
         server.should_exit = True
 
     engine, decoder, metrics = _parts(settings)
+    app = create_app(settings, engine, decoder, metrics, on_load_failed=end)
     config = uvicorn.Config(
-        create_app(settings, engine, decoder, metrics, on_load_failed=end),
+        app,
         http="h11",
         ws="none",
         lifespan="on",
@@ -160,28 +180,12 @@ async def _serve(settings: Settings, listener: socket.socket) -> Exception | Non
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
     )
-    server = _Server(config)
+    server = Server(config, app.state.parts.admission, settings.shutdown_grace_s)
     host, port = listener.getsockname()[:2]
     _log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", model=settings.model)
     await server.serve(sockets=[listener])
     return failures[0] if failures else None
-
-
-class _Server(uvicorn.Server):
-    """Ends with exit code 0 on SIGTERM and SIGINT: uvicorn by itself raises the signal once more when it is done."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
 
 
 @contextlib.asynccontextmanager
@@ -198,11 +202,13 @@ async def _running(settings: Settings, bar: ProgressBar) -> AsyncIterator[tuple[
         yield engine, decoder
 
 
-async def _transcribe(settings: Settings, files: list[Path], fields: dict[str, str], *, as_json: bool) -> int:
+async def _transcribe(settings: Settings, files: list[Path], fields: dict[str, str], output: Format) -> int:
     """Transcribe and print `files` in their order. Returns how many failed. Raises ModelUnavailable, InvalidOption."""
     with ProgressBar() as bar:
         async with _running(settings, bar) as (engine, decoder):
             assert engine.model is not None
+            if output in subtitles.WRITERS and engine.model.word_times:
+                fields = fields | {"words": "true"}
             options, warnings = parse_options(fields, engine.model)
             transcriber = Transcriber(engine, decoder, windows_in_flight=settings.windows_in_flight)
             failed = 0
@@ -211,21 +217,24 @@ async def _transcribe(settings: Settings, files: list[Path], fields: dict[str, s
             ) as outcomes:
                 async for outcome in outcomes:
                     with bar.aside():
-                        _print(outcome, warnings, as_json=as_json, with_name=len(files) > 1)
+                        _print(outcome, warnings, output, with_name=len(files) > 1)
                     failed += outcome.transcript is None
     return failed
 
 
-def _print(outcome: Outcome, warnings: tuple[str, ...], *, as_json: bool, with_name: bool) -> None:
+def _print(outcome: Outcome, warnings: tuple[str, ...], output: Format, *, with_name: bool) -> None:
     if outcome.transcript is None:
         typer.echo(f"{outcome.path}: {outcome.error}", err=True)
         return
     reply = TranscriptReply.build(outcome.transcript, outcome.request_id, warnings)
-    if as_json:
+    if output is Format.JSON:
         typer.echo(json.dumps({"file": str(outcome.path)} | reply.model_dump(), ensure_ascii=False))
         return
     for warning in reply.warnings:
         typer.echo(f"{outcome.path}: {warning}", err=True)
+    if output in subtitles.WRITERS:
+        typer.echo(subtitles.WRITERS[output](subtitles.cues(outcome.transcript.segments)), nl=False)
+        return
     typer.echo(f"{outcome.path}: {reply.text}" if with_name else reply.text)
 
 
@@ -239,6 +248,7 @@ def _parts(settings: Settings) -> tuple[EngineClient, DecodePool, Metrics]:
             dtype=settings.dtype,
             encoder=settings.encoder,
             quantization=settings.quantization,
+            aligner=settings.aligner,
             threads=settings.threads,
             slots=settings.max_batch,
             cache_dir=str(settings.cache_dir),

@@ -5,10 +5,14 @@ AsrError
 │   ├── InvalidOption     422  a field or option that is unknown or has a bad value
 │   ├── MissingAudio      400  no file, or an empty one
 │   ├── UnreadableAudio   400  not audio, no sound in it, or damaged beyond reading
+│   ├── UploadTimeout     408  the body arrives too slowly, or not at all
 │   ├── UploadTooLarge    413
 │   ├── UnsupportedUpload 415  neither a multipart form nor an audio body
-│   └── AudioTooLong      413
+│   ├── AudioTooLong      413
+│   └── UnknownModel      404
 ├── Unavailable           503: try again later (carries retry_after_s)
+│   ├── Overloaded        too many requests, or too much audio, are waiting
+│   ├── ShuttingDown
 │   ├── EngineNotReady
 │   └── EngineCrashed     the engine died repeatedly while it held this window
 ├── EngineError           500  the model failed on this window
@@ -25,10 +29,12 @@ class AsrError(Exception):
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, option: str | None = None) -> None:
+        """`option` names the field or option that is to blame, where it is one."""
         super().__init__(message)
         self.message = message
         self.retry_after_s = retry_after_s
+        self.option = option
 
 
 class InvalidInput(AsrError):
@@ -49,6 +55,11 @@ class UnreadableAudio(InvalidInput):
     code = "unreadable_audio"
 
 
+class UploadTimeout(InvalidInput):
+    code = "upload_timeout"
+    status = 408
+
+
 class UploadTooLarge(InvalidInput):
     code = "upload_too_large"
     status = 413
@@ -64,9 +75,22 @@ class AudioTooLong(InvalidInput):
     status = 413
 
 
+class UnknownModel(InvalidInput):
+    code = "model_not_found"
+    status = 404
+
+
 class Unavailable(AsrError):
     code = "unavailable"
     status = 503
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+
+
+class ShuttingDown(Unavailable):
+    code = "shutting_down"
 
 
 class EngineNotReady(Unavailable):

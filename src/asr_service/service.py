@@ -195,7 +195,7 @@ class _Job:
                         if on_decoded is not None:
                             on_decoded(item)
                         continue
-                    await self._slots.acquire()
+                    # Each waits for its turn by itself, in order, so that the end of the decoding is known at once.
                     group.create_task(self._transcribe(position, item), name=f"window {self._request_id}/{position}")
                     position += 1
         except BaseExceptionGroup as group_error:
@@ -204,15 +204,13 @@ class _Job:
             self.segments.put_nowait(None)
 
     async def _transcribe(self, position: int, window: Window) -> None:
-        try:
+        async with self._slots:
             options = self._options
             if position > 0:
                 options = dataclasses.replace(options, language=await self._language)
             pcm = self._read(window)
             result = await self._engine.transcribe(self._request_id, pcm, options, on_started=self._know_language)
             self._know_language(result.language)
-        finally:
-            self._slots.release()
         self._waiting_for_turn[position] = (window, result)
         while (done := self._waiting_for_turn.pop(len(self.results), None)) is not None:
             self.results.append(done)

@@ -74,6 +74,10 @@ class Settings(BaseSettings):
         description="Commit, tag or branch of a Hugging Face model. Unset: a pinned commit for GLM-ASR-Nano-2512, "
         "`main` for others.",
     )
+    model_aliases: str = Field(
+        default="whisper-1",
+        description="Other names, separated by commas, by which clients of OpenAI's API may name the model.",
+    )
     device: str = Field(default="auto", description="`auto` (the first GPU, else the CPU), `cpu`, `cuda` or `cuda:N`.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
@@ -89,6 +93,12 @@ class Settings(BaseSettings):
         default="none",
         description="`int8` keeps the weights of linear layers in 8 bits and rounds their inputs as they come: about "
         "half the memory, and faster where memory is the limit.",
+    )
+    aligner: Annotated[str, StringConstraints(min_length=1)] = Field(
+        default="auto",
+        description="What finds the times of words, when a request asks for them: a Whisper model, named as "
+        "`ASR_MODEL` is, `auto` (the served model itself where it is a Whisper, else the packaged `whisper-base`), or "
+        "`none`.",
     )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the engine; 0 means one per core.")
     max_batch: int = Field(
@@ -118,6 +128,35 @@ class Settings(BaseSettings):
         ge=1,
         le=512,
         description="Windows of one request that may be in the engine at once: a long file's share.",
+    )
+    max_queue: int = Field(
+        default=128, ge=1, le=10_000, description="Requests in work or waiting; more are refused with 503 `overloaded`."
+    )
+    max_queue_audio_s: int = Field(
+        default=7200,
+        ge=1,
+        le=604_800,
+        description="Seconds of audio that may wait to be transcribed, of all requests together; more is refused with "
+        "503 `overloaded`. A single recording that is longer is taken when nothing else waits.",
+    )
+    upload_timeout_s: float = Field(
+        default=60,
+        gt=0,
+        le=86_400,
+        description="Longest pause in an upload, in seconds; less than 1 KiB/s over that time is too slow as well.",
+    )
+    request_timeout_s: float = Field(
+        default=3600,
+        gt=0,
+        le=604_800,
+        description="Time for a request from the end of its upload to the end of its answer, in seconds; what is not "
+        "finished then is cancelled with 504 `deadline_exceeded`.",
+    )
+    shutdown_grace_s: float = Field(
+        default=30,
+        ge=1,
+        le=3600,
+        description="On SIGTERM, requests in work may go on so long, in seconds, before they are cancelled.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe message to log: `debug`, `info`, `warning` or `error`."
@@ -168,6 +207,10 @@ class Settings(BaseSettings):
     @property
     def decode_worker_count(self) -> int:
         return self.decode_workers or len(os.sched_getaffinity(0)) + 1
+
+    @property
+    def other_model_names(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.model_aliases.split(",") if name.strip())
 
     @property
     def max_upload_bytes(self) -> int:

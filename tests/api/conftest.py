@@ -38,9 +38,11 @@ async def no_leaks(
     assert os.listdir(tmp_path) == []
 
 
-def build(engine: FakeEngine, decoder: FakeDecoder, metrics: Metrics | None = None, max_upload_mb: int = 1) -> FastAPI:
-    """The application; uploads of more than `max_upload_mb` MiB are refused."""
-    settings = Settings(max_upload_mb=max_upload_mb)
+def build(
+    engine: FakeEngine, decoder: FakeDecoder, metrics: Metrics | None = None, max_upload_mb: int = 1, **others: Any
+) -> FastAPI:
+    """The application; uploads of more than `max_upload_mb` MiB are refused. `others` are settings too."""
+    settings = Settings(max_upload_mb=max_upload_mb, **others)
     return create_app(settings, engine, decoder, metrics or Metrics())
 
 
@@ -50,9 +52,13 @@ def serve(no_leaks: None) -> Serve:
 
     @contextlib.asynccontextmanager
     async def running(
-        engine: FakeEngine, decoder: FakeDecoder | None = None, metrics: Metrics | None = None, max_upload_mb: int = 1
+        engine: FakeEngine,
+        decoder: FakeDecoder | None = None,
+        metrics: Metrics | None = None,
+        max_upload_mb: int = 1,
+        **others: Any,
     ) -> AsyncIterator[httpx.AsyncClient]:
-        app = build(engine, decoder or FakeDecoder(), metrics, max_upload_mb)
+        app = build(engine, decoder or FakeDecoder(), metrics, max_upload_mb, **others)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),

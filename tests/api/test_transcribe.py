@@ -99,7 +99,7 @@ async def test_a_model_that_takes_no_language_says_so(serve: Serve) -> None:
     ("query", "code", "detail"),
     [
         ("language=klingon", "invalid_option", "does not know the language 'klingon'"),
-        ("lang=en", "invalid_option", "no option 'lang'; the options are language, prompt"),
+        ("lang=en", "invalid_option", "no option 'lang'; the options are hotwords, language, prompt"),
         ("language=en&language=de", "invalid_option", "'language' is given twice"),
         ("prompt=" + "x" * 4001, "invalid_option", "4001 characters"),
     ],

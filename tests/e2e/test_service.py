@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import re
 import statistics
 import subprocess
 import sys
@@ -145,18 +146,31 @@ def test_a_model_that_does_not_exist_ends_the_start_with_one_sentence() -> None:
     )
 
 
-def test_files_are_transcribed_without_a_server(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.wav"
-    broken.write_text("this is not audio")
-    run = subprocess.run(
-        [sys.executable, "-m", "asr_service", "transcribe", "--language", "en", str(ENGLISH[2]), str(broken)],
+def transcribe_files(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "asr_service", "transcribe", "--language", "en", *map(str, arguments)],
         env={"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+def test_files_are_transcribed_without_a_server(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_text("this is not audio")
+    run = transcribe_files(ENGLISH[2], broken)
     assert run.returncode == 1
     assert "quick brown fox" in run.stdout
     assert run.stderr.startswith(f"{broken}: ")
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_subtitles_are_written_without_a_server() -> None:
+    run = transcribe_files("--format", "srt", ENGLISH[2])
+    assert (run.returncode, run.stderr) == (0, "")
+    number, times, *lines = run.stdout.split("\n\n")[0].splitlines()
+    assert number == "1"
+    assert re.fullmatch(r"00:00:0\d,\d{3} --> 00:00:0\d,\d{3}", times)
+    assert "quick brown fox" in " ".join(lines)

@@ -71,6 +71,22 @@ def test_settings_to_compare_are_checked_first(compare: str, sentence: str) -> N
     assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--format", "srt", "a.wav", "b.wav"), "--format srt takes one recording at a time: run it once for each.\n"),
+        (
+            ("--format", "vtt", "--json", "a.wav"),
+            "--json and --format vtt ask for different things: leave one of them out.\n",
+        ),
+    ],
+)
+def test_formats_that_do_not_go_together_are_refused_first(arguments: tuple[str, ...], sentence: str) -> None:
+    done = run("transcribe", *arguments)
+
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
+
+
 def test_a_manifest_that_is_not_there_is_one_sentence_and_exit_code_1() -> None:
     done = run("evaluate", "no-such.tsv")
 

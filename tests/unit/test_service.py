@@ -213,7 +213,7 @@ async def test_cancelling_a_request_cancels_its_windows_and_its_decoding(audio: 
 
 
 async def test_cancelling_ends_a_decoder_that_is_ahead_of_the_engine(audio: IO[bytes]) -> None:
-    engine, decoder = FakeEngine(), FakeDecoder(5)
+    engine, decoder = FakeEngine(), FakeDecoder(5, hang=True)
     transcriber = Transcriber(engine, decoder, windows_in_flight=1)
 
     async with running(transcriber.transcribe(audio, ANY, "r")) as task:

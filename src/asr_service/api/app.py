@@ -5,13 +5,15 @@ Owns how the parts are wired to FastAPI and when they start and stop. Builds non
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 
 import structlog
 from fastapi import FastAPI
 
 import asr_service
-from asr_service.api import health, openapi, problems, transcribe
+from asr_service.admission import Admission
+from asr_service.api import health, openai, openapi, problems, transcribe
 from asr_service.api.middleware import RequestContext
 from asr_service.api.parts import Parts
 from asr_service.observability.metrics import Metrics
@@ -57,11 +59,26 @@ def create_app(
         redoc_url=None,
     )
     transcriber = Transcriber(engine, decoder, windows_in_flight=settings.windows_in_flight, on_guard=metrics.guard_hit)
-    metrics.watch_ready(lambda: engine.not_ready_reason is None)
-    app.state.parts = Parts(engine, transcriber, metrics, settings.max_upload_bytes)
+    admission = Admission(
+        max_requests=settings.max_queue, max_audio_s=settings.max_queue_audio_s, on_refused=metrics.refused
+    )
+    metrics.watch_ready(lambda: engine.not_ready_reason is None and not admission.closed)
+    metrics.watch_queue(lambda: admission.requests, lambda: admission.audio_s)
+    app.state.parts = Parts(
+        engine=engine,
+        transcriber=transcriber,
+        metrics=metrics,
+        admission=admission,
+        max_upload_bytes=settings.max_upload_bytes,
+        model_aliases=settings.other_model_names,
+        created=int(time.time()),
+        upload_timeout_s=settings.upload_timeout_s,
+        request_timeout_s=settings.request_timeout_s,
+    )
     app.include_router(transcribe.router)
+    app.include_router(openai.router)
     app.include_router(health.router)
-    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(RequestContext, metrics=metrics, admission=admission)
     problems.install(app)
     openapi.install(app)
     return app

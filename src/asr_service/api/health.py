@@ -27,13 +27,20 @@ async def livez(response: Response) -> LiveReply:
     "/readyz",
     summary="Can it transcribe now?",
     response_model=ReadyReply,
-    responses={503: {"model": NotReadyReply, "description": "The model is loading, or the engine is restarting."}},
+    responses={
+        503: {
+            "model": NotReadyReply,
+            "description": "The model is loading, the engine is restarting, or the service is shutting down.",
+        }
+    },
 )
 async def readyz(parts: PartsDep) -> JSONResponse:
     """200 when the engine has loaded and warmed up its model and is alive, else 503 with the reason. For readiness
     probes and load balancers.
     """
     reason, model = parts.engine.not_ready_reason, parts.engine.model
+    if parts.admission.closed:
+        reason = "the service is shutting down"
     reply: ReadyReply | NotReadyReply
     if reason is not None or model is None:
         reply, status = NotReadyReply(reason=reason or "the model is loading"), 503

@@ -1,6 +1,7 @@
 """The outermost layer: gives every request an id and accounts for it when it ends.
 
-Owns request ids, the one log line per request, the request metric, and the last resort for unexpected errors. A plain
+Owns request ids, the one log line per request, the request metric, what answers say while the service shuts down, and
+the last resort for unexpected errors. A plain
 ASGI middleware: it neither buffers bodies nor hides a client's disconnect from the handlers.
 """
 
@@ -15,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from asr_service.admission import Admission, shutting_down
 from asr_service.api.context import RequestRecord
 from asr_service.api.problems import INTERNAL_DETAIL, problem
 from asr_service.observability.metrics import Metrics
@@ -33,9 +35,10 @@ _log = structlog.stdlib.get_logger("asr_service.requests")
 class RequestContext:
     """Gives every request an id and a record, and accounts for it at its end."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, admission: Admission) -> None:
         self._app = app
         self._metrics = metrics
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,7 +53,11 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = record.request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER] = record.request_id
+                if self._admission.closed:
+                    # The next request belongs elsewhere, and nobody should wait for one here.
+                    headers["Connection"] = "close"
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=record.request_id):
@@ -60,7 +67,14 @@ class RequestContext:
                 status, record.code = CLIENT_GONE_STATUS, "client_gone"
             except asyncio.CancelledError:
                 record.code = "cancelled"
-                raise
+                if status or not self._admission.closed:
+                    raise
+                # The time for shutting down is over.
+                error = shutting_down()
+                response = problem(
+                    Request(scope), error.status, error.code, error.message, retry_after_s=error.retry_after_s
+                )
+                await response(scope, receive, send_with_id)
             except Exception:
                 _log.exception("unexpected error")
                 record.code = "internal_error"

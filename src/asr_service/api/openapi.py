@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from asr_service.api.openai_schemas import ErrorReply
 from asr_service.api.schemas import Problem
 from asr_service.errors import (
     AsrError,
@@ -19,9 +20,13 @@ from asr_service.errors import (
     InvalidInput,
     InvalidOption,
     MissingAudio,
+    Overloaded,
+    ShuttingDown,
     Unavailable,
+    UnknownModel,
     UnreadableAudio,
     UnsupportedUpload,
+    UploadTimeout,
     UploadTooLarge,
 )
 
@@ -33,26 +38,59 @@ curl -F file=@recording.mp3 http://127.0.0.1:8000/transcribe
 curl --data-binary @recording.wav -H "Content-Type: audio/wav" "http://127.0.0.1:8000/transcribe?language=en"
 ```
 
+Existing clients of OpenAI's API work with `http://127.0.0.1:8000/v1` as their base URL.
+
 Errors are [problem documents](https://www.rfc-editor.org/rfc/rfc9457) with a stable `code`. Every answer carries the
 header `X-Request-ID`; send your own (letters, digits, `.`, `_`, `-`; at most 128) to find a request in the log. A 503
 says in `Retry-After` when to try again.
 """
+
+_INTERNAL = "Something unexpected; the log has the details."
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 
 # Each error once, with the sentence that describes it to readers.
 ERRORS: dict[type[AsrError], str] = {
     InvalidInput: "The form is malformed.",
     MissingAudio: "There is no file, or it is empty.",
     UnreadableAudio: "It is not audio, has no sound, or is damaged beyond reading.",
+    UploadTimeout: "The body arrives too slowly, or not at all.",
     UploadTooLarge: "The body is larger than the service takes.",
+    UnknownModel: "The model that is named is not served here.",
     AudioTooLong: "The recording is longer than the service takes.",
     UnsupportedUpload: "The body is neither a form nor audio.",
     InvalidOption: "An option is unknown, given twice, or has a value that the model cannot follow.",
     EngineError: "The model failed on this recording.",
     Unavailable: "A resource of the service is used up; try again later.",
+    Overloaded: "Too many requests, or too much audio, are waiting.",
+    ShuttingDown: "The service is shutting down.",
     EngineNotReady: "The model is still loading.",
     EngineCrashed: "The engine died repeatedly while it worked on this recording.",
     DeadlineExceeded: "The recording was not finished in time.",
 }
+
+
+def openai_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route under /v1: errors in OpenAI's envelope, with the same codes."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        possible = {
+            error.code: sentence
+            for error, sentence in ERRORS.items()
+            if (400 if error.status in (415, 422) else error.status) == status
+        }
+        if status == 500:
+            possible["internal_error"] = _INTERNAL
+        examples = {
+            code: {"value": ErrorReply.build(status, code, text, None).model_dump()} for code, text in possible.items()
+        }
+        responses[status] = {
+            "model": ErrorReply,
+            "description": "\n".join(f"- `{code}`: {sentence}" for code, sentence in possible.items()),
+            "content": {"application/json": {"examples": examples}},
+        }
+        if status == 503:
+            responses[status]["headers"] = _RETRY_AFTER
+    return responses
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -61,7 +99,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     for status in statuses:
         possible = {error.code: sentence for error, sentence in ERRORS.items() if error.status == status}
         if status == 500:
-            possible["internal_error"] = "Something unexpected; the log has the details."
+            possible["internal_error"] = _INTERNAL
         responses[status] = {
             "description": "\n".join(f"- `{code}`: {sentence}" for code, sentence in possible.items()),
             "content": {
@@ -72,9 +110,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
             },
         }
         if status == 503:
-            responses[status]["headers"] = {
-                "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
-            }
+            responses[status]["headers"] = _RETRY_AFTER
     return responses
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from asr_service.admission import Admission
 from asr_service.observability.metrics import Metrics
 from asr_service.service import Engine, Transcriber
 
@@ -19,7 +20,12 @@ class Parts:
     engine: Engine
     transcriber: Transcriber
     metrics: Metrics
+    admission: Admission
     max_upload_bytes: int
+    model_aliases: tuple[str, ...]
+    created: int
+    upload_timeout_s: float
+    request_timeout_s: float
 
 
 async def _parts(request: Request) -> Parts:

@@ -1,4 +1,4 @@
-"""Errors as application/problem+json (RFC 9457).
+"""Errors as application/problem+json (RFC 9457); under /v1 as OpenAI's clients expect them.
 
 Owns how every error of the service and of the framework looks on the wire. What an error means is in errors.py.
 """
@@ -11,11 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from asr_service.api import openai_schemas
 from asr_service.api.context import record_of
 from asr_service.api.schemas import Problem
-from asr_service.errors import AsrError, InvalidOption
+from asr_service.errors import AsrError, InvalidOption, UploadTimeout
 
 MEDIA_TYPE = "application/problem+json"
+OPENAI_PREFIX = "/v1/"
 
 _FRAMEWORK_ERRORS = {
     404: ("not_found", "There is nothing at this path; /docs lists what there is."),
@@ -30,24 +32,34 @@ def problem(
     code: str,
     detail: str,
     *,
+    option: str | None = None,
     retry_after_s: float | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The response for an error, noted in the request's record too."""
     record = record_of(request.scope)
     record.code, record.error = code, detail
-    body = Problem(
+    all_headers = dict(headers or {})
+    if retry_after_s is not None:
+        all_headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+    if request.url.path.startswith(OPENAI_PREFIX):
+        status = 400 if status in (415, 422) else status
+        envelope = openai_schemas.ErrorReply.build(status, code, detail, option)
+        return JSONResponse(envelope.model_dump(), status, all_headers)
+    body = problem_of(status, code, detail, record.request_id)
+    return JSONResponse(body.model_dump(), status, all_headers, media_type=MEDIA_TYPE)
+
+
+def problem_of(status: int, code: str, detail: str, request_id: str) -> Problem:
+    """The document for an error."""
+    return Problem(
         type=f"urn:asr-service:problem:{code}",
         title=code.replace("_", " ").capitalize(),
         status=status,
         detail=detail,
         code=code,
-        request_id=record.request_id,
+        request_id=request_id,
     )
-    all_headers = dict(headers or {})
-    if retry_after_s is not None:
-        all_headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
-    return JSONResponse(body.model_dump(), status, all_headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -59,7 +71,17 @@ def install(app: FastAPI) -> None:
 
 async def _on_asr_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AsrError)
-    return problem(request, error.status, error.code, error.message, retry_after_s=error.retry_after_s)
+    # Else the server would go on reading what still trickles in.
+    headers = {"Connection": "close"} if isinstance(error, UploadTimeout) else None
+    return problem(
+        request,
+        error.status,
+        error.code,
+        error.message,
+        option=error.option,
+        retry_after_s=error.retry_after_s,
+        headers=headers,
+    )
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:

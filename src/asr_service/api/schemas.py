@@ -7,7 +7,19 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from asr_service.domain import Transcript
+from asr_service.domain import Segment, Transcript, Word
+
+
+class WordReply(BaseModel):
+    """A word, or a character in Chinese and Japanese, with its punctuation."""
+
+    word: str
+    start: float = Field(description="In seconds from the start of the recording.")
+    end: float
+
+    @classmethod
+    def build(cls, word: Word) -> "WordReply":
+        return cls(word=word.text, start=round(word.start_s, 3), end=round(word.end_s, 3))
 
 
 class SegmentReply(BaseModel):
@@ -16,6 +28,19 @@ class SegmentReply(BaseModel):
     start: float = Field(description="Where the speech begins, in seconds from the start of the recording.")
     end: float = Field(description="Where it ends.")
     text: str
+    words: list[WordReply] | None = Field(
+        default=None, exclude_if=lambda words: words is None, description="Only with the option `words`."
+    )
+
+    @classmethod
+    def build(cls, segment: Segment, *, words: bool = False) -> "SegmentReply":
+        """The reply for a segment, with seconds rounded to milliseconds, and its words if they were asked for."""
+        return cls(
+            start=round(segment.start_s, 3),
+            end=round(segment.end_s, 3),
+            text=segment.text,
+            words=[WordReply.build(word) for word in segment.words] if words else None,
+        )
 
 
 class TimingsReply(BaseModel):
@@ -71,7 +96,9 @@ class TranscriptReply(BaseModel):
     warnings: list[str] = Field(description="Sentences on what is not as asked or expected, such as a cut-off file.")
 
     @classmethod
-    def build(cls, transcript: Transcript, request_id: str, warnings: tuple[str, ...] = ()) -> "TranscriptReply":
+    def build(
+        cls, transcript: Transcript, request_id: str, warnings: tuple[str, ...] = (), *, words: bool = False
+    ) -> "TranscriptReply":
         """The reply for a transcript, with seconds rounded to milliseconds. `warnings` come before its own."""
         timings = transcript.timings
         return cls(
@@ -80,9 +107,7 @@ class TranscriptReply(BaseModel):
             duration_s=round(transcript.duration_s, 3),
             model=transcript.model,
             request_id=request_id,
-            segments=[
-                SegmentReply(start=round(s.start_s, 3), end=round(s.end_s, 3), text=s.text) for s in transcript.segments
-            ],
+            segments=[SegmentReply.build(segment, words=words) for segment in transcript.segments],
             timings_ms=TimingsReply(
                 decode=round(timings.decode_ms, 1),
                 vad=round(timings.vad_ms, 1),
@@ -93,6 +118,12 @@ class TranscriptReply(BaseModel):
             ),
             warnings=[*warnings, *transcript.warnings],
         )
+
+
+class BatchReply(BaseModel):
+    """The answers for several recordings, in the order in which they were sent."""
+
+    results: list["TranscriptReply | Problem"]
 
 
 class LiveReply(BaseModel):
@@ -124,3 +155,6 @@ class Problem(BaseModel):
     detail: str = Field(description="One sentence on what happened and what to do.")
     code: str = Field(description="Stable name to branch on.")
     request_id: str
+
+
+BatchReply.model_rebuild()

@@ -5,16 +5,19 @@ deadline, and the isolation of a window that makes a batch fail. Works with any 
 and no thread, so all of it is tested with a runner in plain Python.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from asr_service.domain import WindowOptions, WindowTimings
+from asr_service.domain import Token, WindowOptions, WindowTimings, Word
 from asr_service.engine.messages import Cancel, Failed, Finished, FromEngine, Started, Stats, Submit
 from asr_service.engine.scheduler import Scheduler
 from asr_service.engine.sequence import Sequence
 from asr_service.errors import DeadlineExceeded, EngineError
-from asr_service.models.base import Admitted, Features, NewSequence, Runner
+from asr_service.models.base import Admitted, Aligner, Features, NewSequence, Runner
 from asr_service.text.guard import OutputGuard
+
+log = logging.getLogger("asr_service.engine")
 
 _STATS_INTERVAL_S = 0.05
 
@@ -37,6 +40,7 @@ class EngineCore:
         clock: Callable[[], float],
         *,
         max_step_frames: int,
+        aligner: Aligner | None = None,
         guard: bool = True,
         is_fatal: Callable[[Exception], bool] = lambda error: False,
     ) -> None:
@@ -44,6 +48,7 @@ class EngineCore:
         self._runner = runner
         self._send = send
         self._clock = clock
+        self._aligner = aligner
         self._guard = guard
         self._is_fatal = is_fatal
         self._scheduler = Scheduler(runner.info.slots, max_step_frames)
@@ -54,7 +59,8 @@ class EngineCore:
     def idle(self) -> bool:
         return self._scheduler.idle
 
-    def submit(self, message: Submit, features: Features) -> None:
+    def submit(self, message: Submit, features: Features, aligner_features: Features | None = None) -> None:
+        """`aligner_features`: the window as the aligner wants it, where that is not how the model wants it."""
         now = self._clock()
         options = message.options
         self._scheduler.add(
@@ -66,6 +72,7 @@ class EngineCore:
                 guard=self._guard_for(features, options),
                 arrived_s=now,
                 frames=self._runner.encoder_frames(features),
+                aligner_features=aligner_features,
                 deadline_s=None if message.deadline_ms is None else now + message.deadline_ms / 1e3,
             )
         )
@@ -192,8 +199,31 @@ class EngineCore:
             decode_steps=sequence.steps,
         )
         text = self._runner.text(guard.tokens)
+        words, details = self._words(sequence, text), self._details(sequence)
         self._end(sequence)
-        self._send(Finished(sequence.id, text, sequence.language, len(guard.tokens), timings, guard.stopped))
+        self._send(
+            Finished(sequence.id, text, sequence.language, len(guard.tokens), timings, guard.stopped, words, details)
+        )
+
+    def _words(self, sequence: Sequence, text: str) -> tuple[Word, ...]:
+        """The times of a running sequence's words, if its options ask for them. None rather than no text."""
+        options = sequence.options
+        if self._aligner is None or not options.words:
+            return ()
+        row = self._scheduler.running.index(sequence)
+        features = sequence.features if sequence.aligner_features is None else sequence.aligner_features
+        try:
+            return self._aligner.words(row, features, text, sequence.language, options.task)
+        except Exception as error:  # noqa: BLE001 - the text is worth more than the times of its words
+            self._raise_if_fatal(error)
+            log.warning("a window's words have no times, since aligning them failed: %s", _describe(error))
+            return ()
+
+    def _details(self, sequence: Sequence) -> tuple[Token, ...]:
+        """What the tokens of a running sequence were worth, if its options ask for that."""
+        if not sequence.options.logprobs:
+            return ()
+        return self._runner.details(self._scheduler.running.index(sequence), sequence.guard.tokens)
 
     def _fail(self, sequence: Sequence, code: str, message: str) -> None:
         self._end(sequence)

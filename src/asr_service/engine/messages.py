@@ -21,6 +21,7 @@ class EngineConfig(msgspec.Struct, frozen=True, tag=True):
     cache_dir: str = ""
     encoder: str = "auto"
     quantization: str = "none"
+    aligner: str = "auto"
     guard: bool = True
 
 

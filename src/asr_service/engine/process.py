@@ -14,13 +14,14 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 
-from asr_service.domain import WindowOptions
+from asr_service.domain import ModelInfo, WindowOptions
 from asr_service.engine.core import EngineCore
 from asr_service.engine.messages import (
     Cancel,
@@ -35,15 +36,15 @@ from asr_service.engine.messages import (
 )
 from asr_service.errors import EngineError, ModelUnavailable
 from asr_service.ipc import BlockingChannel, ChannelClosed
-from asr_service.models.base import Features, NewSequence, Runner
-from asr_service.models.registry import LoadOptions, load_runner
+from asr_service.models.base import Aligner, Features, NewSequence, Runner
+from asr_service.models.registry import LoadOptions, load_aligner, load_runner
 
 log = logging.getLogger("asr_service.engine")
 
 _WINDOWS_PER_STEP = {"cpu": 1, "cuda": 16}
 """Full windows that one step may encode. A CPU is busy with one; a GPU wants many."""
 
-_Inbound = tuple[Submit, Features] | Cancel | Failed | None
+_Inbound = tuple[Submit, Features, Features | None] | Cancel | Failed | None
 
 
 def main(fd: int) -> int:
@@ -66,20 +67,20 @@ def _serve(channel: BlockingChannel, config: EngineConfig) -> int:
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
     try:
-        runner = _load(config)
+        runner, aligner = _load(config)
     except ModelUnavailable as error:
         channel.send(encode(LoadFailed(error.message)))
         return 1
-    _warm_up(runner)
+    _warm_up(runner, aligner)
     _return_memory()
     inbox: queue.SimpleQueue[_Inbound] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(channel, runner, inbox), name="reader", daemon=True).start()
-    channel.send(encode(Ready(runner.info)))
-    _loop(channel, runner, config, inbox)
+    threading.Thread(target=_read, args=(channel, runner, aligner, inbox), name="reader", daemon=True).start()
+    channel.send(encode(Ready(_info(runner, aligner))))
+    _loop(channel, runner, aligner, config, inbox)
     return 0
 
 
-def _load(config: EngineConfig) -> Runner:
+def _load(config: EngineConfig) -> tuple[Runner, Aligner | None]:
     options = LoadOptions(
         device=config.device,
         dtype=config.dtype,
@@ -89,16 +90,25 @@ def _load(config: EngineConfig) -> Runner:
         revision=config.revision,
         cache_dir=Path(config.cache_dir),
     )
-    return load_runner(config.model, options)
+    runner = load_runner(config.model, options)
+    return runner, load_aligner(config.aligner, runner, config.model, options)
 
 
-def _warm_up(runner: Runner) -> None:
+def _info(runner: Runner, aligner: Aligner | None) -> ModelInfo:
+    if aligner is None:
+        return runner.info
+    return replace(runner.info, word_times=True, memory_bytes=runner.info.memory_bytes + aligner.memory_bytes)
+
+
+def _warm_up(runner: Runner, aligner: Aligner | None = None) -> None:
     """Run every kind of step once, so that the first request pays for no allocation and no kernel choice."""
     noise = np.random.default_rng(0).normal(scale=1000.0, size=16_000).astype(np.int16)
     sequence = NewSequence(runner.features(noise), WindowOptions())
     runner.admit(0, [sequence])
     for batch in (1, runner.info.slots):
         runner.decode(0, batch)
+    if aligner is not None:
+        aligner.words(0, sequence.features if aligner.shared else aligner.features(noise), "One.", None)
 
 
 def _return_memory() -> None:
@@ -107,12 +117,14 @@ def _return_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _read(channel: BlockingChannel, runner: Runner, inbox: "queue.SimpleQueue[_Inbound]") -> None:
+def _read(
+    channel: BlockingChannel, runner: Runner, aligner: Aligner | None, inbox: "queue.SimpleQueue[_Inbound]"
+) -> None:
     try:
         while True:
             message = decode_to_engine(channel.receive()[0])
             if isinstance(message, Submit):
-                inbox.put(_with_features(message, runner))
+                inbox.put(_with_features(message, runner, aligner))
             elif isinstance(message, Cancel):
                 inbox.put(message)
     except ChannelClosed:
@@ -121,14 +133,24 @@ def _read(channel: BlockingChannel, runner: Runner, inbox: "queue.SimpleQueue[_I
         inbox.put(None)
 
 
-def _with_features(message: Submit, runner: Runner) -> tuple[Submit, Features] | Failed:
+def _with_features(
+    message: Submit, runner: Runner, aligner: Aligner | None
+) -> tuple[Submit, Features, Features | None] | Failed:
     try:
-        return message, runner.features(np.frombuffer(message.pcm, dtype="<i2"))
+        pcm = np.frombuffer(message.pcm, dtype="<i2")
+        own = aligner.features(pcm) if aligner is not None and message.options.words and not aligner.shared else None
+        return message, runner.features(pcm), own
     except ValueError as error:
         return Failed(message.id, EngineError.code, f"The window cannot be used: {error}")
 
 
-def _loop(channel: BlockingChannel, runner: Runner, config: EngineConfig, inbox: "queue.SimpleQueue[_Inbound]") -> None:
+def _loop(
+    channel: BlockingChannel,
+    runner: Runner,
+    aligner: Aligner | None,
+    config: EngineConfig,
+    inbox: "queue.SimpleQueue[_Inbound]",
+) -> None:
     device = runner.info.device.partition(":")[0]
 
     def send(message: FromEngine) -> None:
@@ -139,6 +161,7 @@ def _loop(channel: BlockingChannel, runner: Runner, config: EngineConfig, inbox:
         send,
         time.monotonic,
         max_step_frames=_WINDOWS_PER_STEP[device] * runner.frames_per_window,
+        aligner=aligner,
         guard=config.guard,
         is_fatal=_is_fatal,
     )

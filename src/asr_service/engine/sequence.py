@@ -24,6 +24,8 @@ class Sequence:
     """Encoder frames that admitting this sequence costs, padding included."""
     exact: bool = False
     """Encode the whole padded window: set when a shortened one has led to an output that the guard stopped."""
+    aligner_features: Features | None = None
+    """The window as the aligner wants it, where that is not how the model wants it."""
     deadline_s: float | None = None
     language: str | None = None
     admitted_s: float = 0.0

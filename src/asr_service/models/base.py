@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_service.domain import ModelInfo, WindowOptions
+from asr_service.domain import ModelInfo, Task, Token, WindowOptions, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,4 +87,38 @@ class Runner(Protocol):
 
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens (without stop ids) to text."""
+        ...
+
+    def details(self, row: int, tokens: Sequence[int]) -> tuple[Token, ...]:
+        """The first tokens that `row` has said, with their bytes and log probabilities, if its options ask for those.
+
+        Logarithms are natural, and of what the model gives to a token by itself: before hotwords and temperature.
+        """
+        ...
+
+
+class Aligner(Protocol):
+    """What finds the times of words in a window whose text is known. Not thread-safe, except for `features`."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether it works on the served model itself: with its features, and on what its rows hold."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds beside the served model."""
+        ...
+
+    def features(self, pcm: NDArray[np.int16]) -> Features:
+        """Its own features of a window, where it is not `shared`. Called from another thread than the rest."""
+        ...
+
+    def words(
+        self, row: int, features: Features, text: str, language: str | None, task: Task = "transcribe"
+    ) -> tuple[Word, ...]:
+        """The words of `text` in order, with times from the start of the window that `row` holds and `features` are of.
+
+        Joined, and apart from white space, the words are the text. Times go up and lie within the window.
+        """
         ...

@@ -17,7 +17,7 @@ from transformers import GlmAsrForConditionalGeneration, GlmAsrProcessor
 from transformers.models.glmasr.modeling_glmasr import GlmAsrEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from asr_service.domain import ModelInfo, WindowOptions
+from asr_service.domain import ModelInfo, Token, WindowOptions
 from asr_service.models.base import Admitted, Features, NewSequence
 from asr_service.models.encoder import (
     AudioEncoder,
@@ -34,7 +34,6 @@ from asr_service.models.layers import (
     LayerNorm,
     Linear,
     LinearFactory,
-    Rows,
     SlotCache,
     attend,
     causal_mask,
@@ -42,6 +41,8 @@ from asr_service.models.layers import (
     rotate,
     split_heads,
 )
+from asr_service.models.sampling import Rows
+from asr_service.models.spelling import Spelling
 from asr_service.text.guard import strip_framing
 
 _SLOT_LENGTH = 1024
@@ -122,6 +123,7 @@ class GlmAsrRunner:
         """
         self._exact = exact_encoder
         self._processor = processor
+        self._spelling = Spelling(processor.tokenizer)
         self._log_mel = LogMel(processor.feature_extractor)
         self.device, self.dtype = model.device, model.dtype
         self.stop_ids = frozenset(_STOP_IDS)
@@ -167,7 +169,7 @@ class GlmAsrRunner:
         self._cache = SlotCache(
             len(self._layers), slots, self._kv_heads, self._head_dim, self._length, self.dtype, self.device
         )
-        self._rows = Rows(slots, self.device)
+        self._rows = Rows(slots, self.device, self._spelling.encode)
         self._graphs = StepGraphs(self._step, self.device, slots)
         return linear.nbytes + int(self._embedding.nbytes)
 
@@ -198,6 +200,9 @@ class GlmAsrRunner:
     def text(self, tokens: Sequence[int]) -> str:
         return strip_framing(str(self._processor.tokenizer.decode(list(tokens), skip_special_tokens=True)))
 
+    def details(self, row: int, tokens: Sequence[int]) -> tuple[Token, ...]:
+        return self._spelling.details(tokens, self._rows.logprobs(row))
+
     @torch.inference_mode()
     def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:
         rows = slice(first_row, first_row + len(batch))
@@ -206,6 +211,7 @@ class GlmAsrRunner:
             self._embed(self._prompt(sequence.options), self._embed_audio(states, sequence.features.frames))
             for sequence, states in zip(batch, self._encoder(clips, self._silence), strict=True)
         ]
+        self._rows.begin(first_row, [sequence.options for sequence in batch])
         return [Admitted(None, token) for token in self._prefill(rows, prompts)]
 
     @torch.inference_mode()

@@ -249,48 +249,6 @@ class SlotCache:
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
 
-class Rows:
-    """What every runner keeps for each row: its last token and how many positions of its cache are filled.
-
-    Tokens and positions live on the device, where the next step needs them; lengths also on the host, which chooses
-    shapes by them.
-    """
-
-    def __init__(self, slots: int, device: torch.device) -> None:
-        self.tokens = torch.zeros(slots, dtype=torch.long, device=device)
-        self.positions = torch.zeros(slots, dtype=torch.long, device=device)
-        self.lengths = [0] * slots
-
-    def reset(self, rows: slice) -> Tensor:
-        """Start `rows` anew; returns their positions, all zero."""
-        self.positions[rows] = 0
-        self.lengths[rows] = [0] * (rows.stop - rows.start)
-        return self.positions[rows]
-
-    def advance(self, rows: slice, logits: Tensor, consumed: list[int]) -> list[int]:
-        """Choose the likeliest token of each row from logits [rows, vocabulary], after `consumed` new positions."""
-        chosen = logits.max(dim=-1).indices
-        self.tokens[rows] = chosen
-        self.positions[rows] += torch.tensor(consumed, device=self.positions.device)
-        self.lengths[rows] = [length + n for length, n in zip(self.lengths[rows], consumed, strict=True)]
-        tokens: list[int] = chosen.tolist()
-        return tokens
-
-    def read_length(self, rows: slice, bucket: int, limit: int) -> int:
-        """How many cached positions the next step must read: a multiple of `bucket`, so that shapes repeat."""
-        longest = max(self.lengths[rows]) + 1
-        return min(limit, -(-longest // bucket) * bucket)
-
-    def rest(self, rows: slice) -> None:
-        """Make rows that hold no sequence valid input, for steps that are run wider than they need to be."""
-        self.positions[rows] = 0
-
-    def move(self, source: int, target: int) -> None:
-        self.tokens[target] = self.tokens[source]
-        self.positions[target] = self.positions[source]
-        self.lengths[target] = self.lengths[source]
-
-
 def _zeros(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros, on a CPU from the system's own zero pages, which cost nothing until they are written to."""
     if device.type != "cpu":

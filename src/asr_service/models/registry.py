@@ -1,13 +1,13 @@
 """From a model's name to a runner on a device.
 
-Owns what `ASR_MODEL`, `ASR_DEVICE` and `ASR_DTYPE` mean. Raises ModelUnavailable with one sentence that says what to
-do whenever a model cannot be had.
+Owns what `ASR_MODEL`, `ASR_ALIGNER`, `ASR_DEVICE` and `ASR_DTYPE` mean. Raises ModelUnavailable with one sentence that
+says what to do whenever a model cannot be had.
 """
 
 import gc
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +24,8 @@ from transformers import (
 
 from asr_service.errors import ModelUnavailable
 from asr_service.models import embedded
-from asr_service.models.base import Runner
+from asr_service.models.aligner import AttentionAligner
+from asr_service.models.base import Aligner, Runner
 from asr_service.models.glm_asr import GlmAsrRunner
 from asr_service.models.whisper import WhisperRunner
 
@@ -49,6 +50,8 @@ class LoadOptions:
     slots: int = 16
     revision: str | None = None
     cache_dir: Path = Path()
+    setting: str = "ASR_MODEL"
+    """What to name in a sentence that says what to do."""
 
 
 def load_runner(model: str, options: LoadOptions) -> Runner:
@@ -56,7 +59,7 @@ def load_runner(model: str, options: LoadOptions) -> Runner:
     started = time.monotonic()
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, device)
-    folder = find_checkpoint(model, options.revision, options.cache_dir)
+    folder = find_checkpoint(model, options.revision, options.cache_dir, options.setting)
     family = _family(folder, model)
     try:
         runner = _LOADERS[family](
@@ -70,6 +73,24 @@ def load_runner(model: str, options: LoadOptions) -> Runner:
         raise ModelUnavailable(f"The model in {folder} cannot be loaded: {reason}") from error
     gc.collect()
     return runner
+
+
+def load_aligner(aligner: str, served: Runner, model: str, options: LoadOptions) -> Aligner | None:
+    """What finds the times of words in the texts of `served`, which is `model`, loaded with `options`.
+
+    aligner: "auto" for the served model itself where it is a Whisper, else the packaged one; "none"; or a Whisper's
+    name, folder or hub id.
+    """
+    if aligner == "none":
+        return None
+    if isinstance(served, WhisperRunner) and aligner in ("auto", model):
+        return AttentionAligner(served, shared=True)
+    name = embedded.NAME if aligner == "auto" else aligner
+    own = replace(options, encoder="auto", quantization="none", slots=1, revision=None, setting="ASR_ALIGNER")
+    listener = load_runner(name, own)
+    if not isinstance(listener, WhisperRunner):
+        raise ModelUnavailable(f"ASR_ALIGNER is {aligner}, which is no Whisper; set it to one, to auto, or to none.")
+    return AttentionAligner(listener, shared=False)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -98,7 +119,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def find_checkpoint(model: str, revision: str | None, cache_dir: Path) -> Path:
+def find_checkpoint(model: str, revision: str | None, cache_dir: Path, setting: str = "ASR_MODEL") -> Path:
     """The folder that holds `model`, downloaded or converted first where necessary."""
     if model == embedded.NAME:
         return embedded.ensure_checkpoint(cache_dir)
@@ -107,7 +128,7 @@ def find_checkpoint(model: str, revision: str | None, cache_dir: Path) -> Path:
         return folder
     if model.startswith(("/", ".", "~")) or model.count("/") != 1:
         raise ModelUnavailable(
-            f"There is no model {model!r}: ASR_MODEL takes {embedded.NAME}, a hub id such as {GLM_ASR_ID}, or a folder."
+            f"There is no model {model!r}: {setting} takes {embedded.NAME}, a hub id such as {GLM_ASR_ID}, or a folder."
         )
     try:
         return Path(snapshot_download(model, revision=revision or PINNED_REVISIONS.get(model), allow_patterns=_FILES))
@@ -115,7 +136,7 @@ def find_checkpoint(model: str, revision: str | None, cache_dir: Path) -> Path:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelUnavailable(
             f"Cannot fetch the model {model} from the Hugging Face hub ({reason.rstrip('.')}); "
-            "check its name, ASR_MODEL_REVISION and the network, or set ASR_MODEL to a folder that holds it."
+            f"check its name, its revision and the network, or set {setting} to a folder that holds it."
         ) from error
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
 from transformers.models.whisper.modeling_whisper import WhisperDecoderLayer, WhisperEncoderLayer
 
-from asr_service.domain import ModelInfo, WindowOptions
+from asr_service.domain import ModelInfo, Token, WindowOptions
 from asr_service.models.base import Admitted, Features, NewSequence
 from asr_service.models.encoder import (
     AudioEncoder,
@@ -27,12 +27,12 @@ from asr_service.models.encoder import (
 )
 from asr_service.models.features import LogMel
 from asr_service.models.graphs import StepGraphs
+from asr_service.models.heard import Heard
 from asr_service.models.layers import (
     Conv1d,
     LayerNorm,
     Linear,
     LinearFactory,
-    Rows,
     SlotCache,
     attend,
     attend_with_tail,
@@ -40,7 +40,10 @@ from asr_service.models.layers import (
     merge_heads,
     split_heads,
 )
+from asr_service.models.sampling import Rows
 from asr_service.models.silence import SilentTail, ends_after
+from asr_service.models.spelling import Spelling
+from asr_service.text.formats import is_unspaced
 
 _ENGLISH = "en"
 """What models without language tokens speak, and a language of all others."""
@@ -62,6 +65,14 @@ def _encoder_layer(layer: WhisperEncoderLayer, linear: LinearFactory) -> Encoder
         linear(layer.fc1),
         linear(layer.fc2),
     )
+
+
+def _alignment_heads(model: WhisperForConditionalGeneration) -> list[tuple[int, int]]:
+    """Layers and heads whose attention follows the speech: the checkpoint's own list, or the upper half of all."""
+    listed = getattr(model.generation_config, "alignment_heads", None)
+    layers, heads = model.config.decoder_layers, model.config.decoder_attention_heads
+    upper = [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+    return sorted((layer, head) for layer, head in listed) if listed else upper
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +125,7 @@ class WhisperRunner:
         """
         self._exact = exact_encoder
         self._tokenizer = tokenizer
+        self._spelling = Spelling(tokenizer)
         self._log_mel = LogMel(extractor)
         self.device, self.dtype = model.device, model.dtype
         self._heads = model.config.decoder_attention_heads
@@ -128,6 +140,7 @@ class WhisperRunner:
             slots=slots,
             memory_bytes=weights_bytes + self._self_cache.nbytes + self._cross_cache.nbytes,
             load_s=time.monotonic() - started,
+            translates="translate" in self._task_ids,
         )
 
     def _read_generation_config(self, model: WhisperForConditionalGeneration) -> None:
@@ -143,6 +156,7 @@ class WhisperRunner:
         self._task_ids = config.task_to_id if multilingual else {}
         self._suppressed = list(config.suppress_tokens or [])
         self._suppressed_first = list(config.begin_suppress_tokens or [])
+        self._alignment_heads = _alignment_heads(model)
 
     def _build(self, model: WhisperForConditionalGeneration, slots: int, linear: LinearFactory) -> int:
         encoder, decoder, config = model.model.encoder, model.model.decoder, model.config
@@ -167,7 +181,7 @@ class WhisperRunner:
         shape = (config.decoder_layers, slots, self._heads, head_dim)
         self._self_cache = SlotCache(*shape, self._max_length, self.dtype, self.device)
         self._cross_cache = SlotCache(*shape, self._source_length, self.dtype, self.device)
-        self._rows = Rows(slots, self.device)
+        self._rows = Rows(slots, self.device, self._spelling.encode)
         self._graphs = StepGraphs(self._step, self.device, slots)
         self._own = torch.zeros(slots, dtype=torch.long, device=self.device)
         self._own_lengths = [0] * slots
@@ -212,6 +226,9 @@ class WhisperRunner:
     def text(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
+    def details(self, row: int, tokens: Sequence[int]) -> tuple[Token, ...]:
+        return self._spelling.details(tokens, self._rows.logprobs(row))
+
     @torch.inference_mode()
     def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:
         rows = slice(first_row, first_row + len(batch))
@@ -224,6 +241,7 @@ class WhisperRunner:
                 self._cross_cache.write_prefix(index, slice(row, row + 1), keys, values)
         languages = self._detect_languages(rows, [sequence.options.language for sequence in batch])
         prompts = [self._prompt(s.options, language) for s, language in zip(batch, languages, strict=True)]
+        self._rows.begin(first_row, [sequence.options for sequence in batch])
         tokens = self._prefill(rows, prompts)
         return [Admitted(language, token) for language, token in zip(languages, tokens, strict=True)]
 
@@ -250,6 +268,68 @@ class WhisperRunner:
         """Logits [rows, vocabulary] after each row's last token."""
         tokens, start = self._rows.tokens[rows, None], self._rows.positions[rows]
         return self._head(self._decoder(rows, tokens, start, length, own, tail=tail)[:, 0])
+
+    def spell(self, text: str) -> tuple[list[int], list[int]]:
+        """The tokens of a text as the model would write it, and where in `text` the characters of each begin."""
+        # Words begin with their space in Whisper's vocabulary, the first one too.
+        lead = "" if is_unspaced(text[:1]) else " "
+        spelt = self._tokenizer(lead + text, add_special_tokens=False, return_offsets_mapping=True)
+        return list(spelt["input_ids"]), [max(0, begin - len(lead)) for begin, _ in spelt["offset_mapping"]]
+
+    @torch.inference_mode()
+    def attention(
+        self, source: int | Features, tokens: Sequence[int], options: WindowOptions
+    ) -> tuple[NDArray[np.float32], int]:
+        """Where the alignment heads look in a window while the decoder reads a finished text, in one pass.
+
+        source: the row that holds the window, or its features, which are then encoded; no row is written. tokens: at
+        most `max_new_tokens` - 1. Returns weights [heads, positions, the window's own encoder frames], of the prompt,
+        the tokens and the end token, and the position whose next token is the text's first.
+        """
+        heard = self._recall(source) if isinstance(source, int) else self._listen(source)
+        language = options.language if options.language in self._language_ids else self._language_of(heard)
+        prompt = self._prompt(WindowOptions(language, task=options.task), language)
+        weights, _ = self._read(heard, [*prompt, *tokens, min(self.stop_ids)])
+        return weights.float().cpu().numpy(), len(prompt) - 1
+
+    def _listen(self, features: Features) -> Heard:
+        clip = clip_of(features, exact=self._exact, dtype=self.dtype, device=self.device)
+        (states,) = self._encoder([clip], self._silence)
+        parts = [[split_heads(p, self._heads)[0] for p in self._cross_kv(x, states)] for x in self._decoder_layers]
+        return self._before_silence([(keys.transpose(1, 2), values) for keys, values in parts], clip.own)
+
+    def _recall(self, row: int) -> Heard:
+        own, transposed = self._own_lengths[row], self._cross_cache.transposed
+        parts = [self._cross_cache.read(i, slice(row, row + 1), own) for i in range(len(self._decoder_layers))]
+        layers = [(keys[0] if transposed else keys[0].transpose(1, 2), values[0]) for keys, values in parts]
+        return self._before_silence(layers, own)
+
+    def _before_silence(self, layers: list[tuple[Tensor, Tensor]], own: int) -> Heard:
+        followed = self._silence is not None and own < self._source_length
+        return Heard(layers, self._tails, self._tail_weights[:, :, ends_after(own)] if followed else None)
+
+    def _language_of(self, heard: Heard) -> str | None:
+        if not self._language_ids:
+            return _ENGLISH
+        _, hidden = self._read(heard, [self._start_id])
+        ids = list(self._languages)
+        return self._languages[ids[int(self._head(hidden)[0, ids].argmax())]]
+
+    def _read(self, heard: Heard, tokens: list[int]) -> tuple[Tensor, Tensor]:
+        """Run tokens through the decoder without its caches: weights [chosen heads, n, own] and states [n, width]."""
+        count = len(tokens)
+        x = (self._embedding[tokens] + self._decoder_positions[:count])[None]
+        mask = causal_mask(torch.zeros(1, dtype=torch.long, device=self.device), count, count, self.dtype)
+        seen: list[Tensor] = []
+        for index, layer in enumerate(self._decoder_layers):
+            qkv = layer.qkv(layer.norm(x)).chunk(3, dim=-1)
+            query, keys, values = (split_heads(part, self._heads) for part in qkv)
+            x = layer.out(merge_heads(attend(query, keys, values, mask, transposed=False)), residual=x)
+            mixed, weights = heard.attend(index, split_heads(layer.cross_q(layer.cross_norm(x)), self._heads)[0])
+            seen += [weights[head] for of, head in self._alignment_heads if of == index]
+            x = layer.cross_out(merge_heads(mixed[None]), residual=x)
+            x = layer.fc2(layer.fc1(layer.mlp_norm(x), "gelu"), residual=x)
+        return torch.stack(seen), self._decoder_norm(x)[0]
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:
@@ -344,7 +424,7 @@ class WhisperRunner:
     def _prompt(self, options: WindowOptions, language: str | None) -> list[int]:
         prompt = [self._start_id]
         if language is not None and self._language_ids:
-            prompt += [self._language_ids[language], self._task_ids["transcribe"]]
+            prompt += [self._language_ids[language], self._task_ids[options.task]]
         prompt.append(self._no_timestamps_id)
         if not options.prompt:
             return prompt

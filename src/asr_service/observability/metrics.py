@@ -57,6 +57,15 @@ class Metrics:
         self._in_flight = Gauge(
             "asr_requests_in_flight", "Transcription requests that are being handled.", registry=registry
         )
+        self._queue_requests = Gauge(
+            "asr_queue_requests", "Requests that were admitted and are not answered yet.", registry=registry
+        )
+        self._queue_audio = Gauge(
+            "asr_queue_audio_seconds", "Audio that was admitted and is not transcribed yet.", registry=registry
+        )
+        self._refusals = Counter(
+            "asr_refusals", "Requests that were not admitted, by reason.", ("reason",), registry=registry
+        )
         self._stages = Histogram(
             "asr_request_stage_seconds",
             "Time of transcription requests by stage.",
@@ -98,6 +107,15 @@ class Metrics:
     def watch_ready(self, is_ready: Callable[[], bool]) -> None:
         """Ask `is_ready` whenever the metrics are read."""
         self._ready.set_function(lambda: float(is_ready()))
+
+    def watch_queue(self, requests: Callable[[], int], audio_s: Callable[[], float]) -> None:
+        """Ask how much is admitted whenever the metrics are read."""
+        self._queue_requests.set_function(lambda: float(requests()))
+        self._queue_audio.set_function(audio_s)
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was not admitted."""
+        self._refusals.labels(reason).inc()
 
     def model_loaded(self, model: ModelInfo) -> None:
         """Describe the model that serves."""

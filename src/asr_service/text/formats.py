@@ -61,5 +61,10 @@ def join(texts: Iterable[str]) -> str:
     return "".join(pieces)
 
 
+def is_unspaced(character: str) -> bool:
+    """Whether a character belongs to a script that is written without spaces between words."""
+    return _is_in(character, _UNSPACED)
+
+
 def _is_in(character: str, ranges: tuple[tuple[int, int], ...]) -> bool:
     return any(first <= ord(character) <= last for first, last in ranges)

@@ -39,6 +39,11 @@ _OTHER_NAMES = {
 _SAME = {"cmn": "zh", "fil": "tl", "in": "id", "iw": "he", "ji": "yi", "jv": "jw", "jw": "jv", "nb": "no"}
 
 
+def name(code: str) -> str:
+    """The English name of a language, in small letters; a code without one stands for itself."""
+    return _NAMES.get(code) or _NAMES.get(_SAME.get(code, "")) or code
+
+
 def resolve(wanted: str, known: Sequence[str]) -> str | None:
     """The code in `known` for a language written as a code, a regional tag ("zh-CN") or an English name.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_service.domain import ModelInfo, WindowOptions
+from asr_service.domain import ModelInfo, Token, WindowOptions
 from asr_service.engine.messages import Submit
 from asr_service.models.base import Admitted, Features, NewSequence
 
@@ -79,6 +79,12 @@ class ScriptedRunner:
 
     def text(self, tokens: Sequence[int]) -> str:
         return " ".join(map(str, tokens))
+
+    def details(self, row: int, tokens: Sequence[int]) -> tuple[Token, ...]:
+        """A token's log probability is minus the key of the script in `row`."""
+        held = self.rows[row]
+        assert held is not None, "asked for the details of a row that holds nothing"
+        return tuple(Token(token, str(token).encode(), -held[0]) for token in tokens)
 
 
 def features(key: float, frames: int = 100) -> Features:

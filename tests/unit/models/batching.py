@@ -32,6 +32,20 @@ class Recorder:
         return str(len(self.tokens) - 1)
 
 
+def finished_in_batch(
+    runner: Runner, windows: Sequence[NDArray[np.int16]], options: Sequence[WindowOptions]
+) -> list[Finished]:
+    """What the engine says of windows that are submitted together, each with its own options."""
+    sent: list[FromEngine] = []
+    core = EngineCore(runner, sent.append, time.monotonic, max_step_frames=6_000)
+    for i, (window, window_options) in enumerate(zip(windows, options, strict=True)):
+        core.submit(Submit(i, f"request {i}", b"", window_options), runner.features(window))
+    while not core.idle:
+        core.step()
+    finished = {message.id: message for message in sent if isinstance(message, Finished)}
+    return [finished[i] for i in range(len(windows))]
+
+
 def tokens_in_batch(
     runner: Runner,
     windows: Sequence[NDArray[np.int16] | Features],

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_service.engine.process import _warm_up
+from asr_service.domain import WindowOptions
+from asr_service.engine.messages import Submit
+from asr_service.engine.process import _info, _warm_up, _with_features
 from asr_service.errors import ModelUnavailable
 from asr_service.models import registry
-from asr_service.models.registry import GLM_ASR_ID, PINNED_REVISIONS, LoadOptions, load_runner
+from asr_service.models.registry import GLM_ASR_ID, PINNED_REVISIONS, LoadOptions, load_aligner, load_runner
 from asr_service.models.whisper import WhisperRunner
 from tests.checkpoints import save_glm_checkpoint
 from tests.unit.models.batching import tokens_in_batch
@@ -97,3 +99,39 @@ def test_precision_is_as_asked_and_never_half_by_itself() -> None:
     cpu = torch.device("cpu")
     assert registry.resolve_dtype("float16", cpu) is torch.float16
     assert registry.resolve_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+
+
+def test_a_served_whisper_aligns_its_own_texts(whisper_runner: WhisperRunner) -> None:
+    assert load_aligner("none", whisper_runner, "whisper-base", FLOAT32) is None
+    assert not _info(whisper_runner, None).word_times
+    for name in ("auto", "whisper-base"):
+        aligner = load_aligner(name, whisper_runner, "whisper-base", FLOAT32)
+        assert aligner is not None
+        assert aligner.shared
+        info = _info(whisper_runner, aligner)
+        assert info.word_times
+        assert info.memory_bytes == whisper_runner.info.memory_bytes
+
+
+def test_the_packaged_whisper_aligns_the_texts_of_glm_asr(glm_folder: Path, whisper_folder: Path) -> None:
+    options = LoadOptions(device="cpu", dtype="float32", slots=2, cache_dir=whisper_folder.parent)
+    served = load_runner(str(glm_folder), options)
+    aligner = load_aligner("auto", served, str(glm_folder), options)
+    assert aligner is not None
+    assert not aligner.shared
+    assert _info(served, aligner).memory_bytes == served.info.memory_bytes + aligner.memory_bytes > 150_000_000
+    _warm_up(served, aligner)
+    pcm = noise(2.0).astype("<i2").tobytes()
+    for words in (True, False):
+        inbound = _with_features(Submit(1, "r", pcm, WindowOptions(words=words)), served, aligner)
+        assert isinstance(inbound, tuple)
+        _, features, own = inbound
+        assert len(features.log_mel) == 128
+        assert (own is not None and len(own.log_mel) == 80) == words
+
+
+def test_aligners_that_cannot_be_had(glm_folder: Path, whisper_runner: WhisperRunner) -> None:
+    with pytest.raises(ModelUnavailable, match=r"ASR_ALIGNER is .*which is no Whisper"):
+        load_aligner(str(glm_folder), whisper_runner, "whisper-base", FLOAT32)
+    with pytest.raises(ModelUnavailable, match="There is no model 'whisper-huge': ASR_ALIGNER takes"):
+        load_aligner("whisper-huge", whisper_runner, "whisper-base", FLOAT32)

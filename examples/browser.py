@@ -1,0 +1,67 @@
+"""Shows `browser.html` and passes what it sends on to the service, so that both have one origin: for trying it out.
+
+    python examples/browser.py [http://127.0.0.1:8000]
+
+and open http://127.0.0.1:8080. In earnest a reverse proxy such as nginx does this.
+"""
+
+import http.client
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+PAGE = Path(__file__).with_name("browser.html")
+PORT = 8080
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Speaks HTTP/1.0: the end of an answer is the end of the connection, so pieces are passed on as they come."""
+
+    service = "127.0.0.1:8000"
+
+    def do_GET(self) -> None:
+        if self.path != "/":
+            self.send_error(404)
+            return
+        self._begin(200, {"Content-Type": "text/html; charset=utf-8"})
+        self.wfile.write(PAGE.read_bytes())
+
+    def do_POST(self) -> None:
+        if self.path != "/transcribe":
+            self.send_error(404)
+            return
+        length = int(self.headers.get("Content-Length", 0))
+        names = ("Accept", "Content-Type", "Content-Length")
+        connection = http.client.HTTPConnection(self.service)
+        try:
+            body = self.rfile.read(length)
+            connection.request("POST", "/transcribe", body, {name: self.headers.get(name, "") for name in names})
+            answer = connection.getresponse()
+            kept = {name: value for name, value in answer.getheaders() if name in ("content-type", "retry-after")}
+            self._begin(answer.status, kept)
+            while piece := answer.read1():
+                self.wfile.write(piece)
+        except ConnectionRefusedError:
+            self.send_error(502, f"The service at {self.service} does not answer")
+        except (BrokenPipeError, ConnectionResetError):
+            self.log_message("the page has gone")
+        finally:
+            connection.close()
+
+    def _begin(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        Handler.service = urlsplit(sys.argv[1]).netloc
+    with ThreadingHTTPServer(("127.0.0.1", PORT), Handler) as server:
+        print(f"http://127.0.0.1:{PORT}")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()

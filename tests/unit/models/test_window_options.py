@@ -1,0 +1,194 @@
+"""What a window's options make of real speech: translation, log probabilities, temperature and hotwords."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GlmAsrForConditionalGeneration, GlmAsrProcessor, WhisperForConditionalGeneration
+
+from asr_service.domain import WindowOptions
+from asr_service.engine.messages import Finished
+from asr_service.models.glm_asr import GlmAsrRunner
+from asr_service.models.whisper import WhisperRunner
+from tests.checkpoints import glm_model, glm_processor
+from tests.recordings import load_pcm, packaged_clips, shared_recordings
+from tests.unit.models.batching import finished_in_batch
+from tests.unit.models.test_glm_asr import noise
+
+CLIPS = {f"{path.parent.name}/{path.stem}": path for path in packaged_clips()}
+SHARED = {path.stem: path for path in shared_recordings()}
+
+
+def say(runner: WhisperRunner, paths: list[Path], options: list[WindowOptions]) -> list[Finished]:
+    return finished_in_batch(runner, [load_pcm(path) for path in paths], options)
+
+
+def text_of(details: Finished) -> str:
+    return b"".join(token.data for token in details.details).decode().strip()
+
+
+def test_whisper_translates_into_english_beside_windows_that_it_transcribes(whisper_runner: WhisperRunner) -> None:
+    assert whisper_runner.info.translates
+    path = CLIPS["es/hola_mundo"]
+    spanish, english, detected = say(
+        whisper_runner,
+        [path] * 3,
+        [WindowOptions("es"), WindowOptions("es", task="translate"), WindowOptions(task="translate")],
+    )
+    assert "mundo" in spanish.text.lower()
+    assert "world" in english.text.lower()
+    assert detected.text == english.text
+    assert detected.language == "es"
+
+
+@torch.inference_mode()
+def reference_logprobs(
+    model: WhisperForConditionalGeneration, features: torch.Tensor, tokens: list[int]
+) -> list[float]:
+    """Of English tokens, from transformers' own logits with the suppression of its `generate`."""
+    config = model.generation_config
+    prompt = [
+        config.decoder_start_token_id,
+        config.lang_to_id["<|en|>"],
+        config.task_to_id["transcribe"],
+        config.no_timestamps_token_id,
+    ]
+    logits = model(features, decoder_input_ids=torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+    logits[:, config.suppress_tokens] = float("-inf")
+    logits[0, config.begin_suppress_tokens] = float("-inf")
+    worth: list[float] = logits.log_softmax(dim=-1)[range(len(tokens)), tokens].tolist()
+    return worth
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        WindowOptions("en", logprobs=True),
+        WindowOptions("en", logprobs=True, temperature=0.6, hotwords=("Rumpelstiltskin", "fox")),
+    ],
+    ids=["greedy", "drawn"],
+)
+def test_whispers_log_probabilities_are_transformers_own(
+    options: WindowOptions, whisper_runner: WhisperRunner, whisper_reference: WhisperForConditionalGeneration
+) -> None:
+    paths = [CLIPS["en/quick_brown_fox"], CLIPS["en/counting"]]
+    answers = say(whisper_runner, paths, [options, WindowOptions("en", logprobs=True)])
+    for path, answer in zip(paths, answers, strict=True):
+        tokens = [token.id for token in answer.details]
+        features = torch.from_numpy(whisper_runner.features(load_pcm(path)).log_mel)[None]
+        expected = reference_logprobs(whisper_reference, features, tokens)
+        assert [token.logprob for token in answer.details] == pytest.approx(expected, abs=2e-3)
+        assert len(tokens) == answer.tokens > 5
+        assert text_of(answer) == answer.text
+
+
+def test_the_bytes_of_chinese_tokens_are_its_text(whisper_runner: WhisperRunner) -> None:
+    (answer,) = say(whisper_runner, [CLIPS["zh/pangrama"]], [WindowOptions("zh", logprobs=True)])
+    assert text_of(answer) == answer.text
+    assert all(token.logprob <= 0 for token in answer.details)
+
+
+def test_a_temperature_draws_other_words_and_changes_nothing_for_neighbours(whisper_runner: WhisperRunner) -> None:
+    polish, french = CLIPS["pl/pangrama"], CLIPS["fr/bonjour_monde"]
+    greedy = [WindowOptions("pl"), WindowOptions("fr")]
+    plain = [answer.text for answer in say(whisper_runner, [polish, french], greedy)]
+    warm = [WindowOptions("pl", temperature=0.8)] * 2
+    drawn = say(whisper_runner, [polish, polish, polish, french], warm + greedy)
+    assert [answer.text for answer in drawn[2:]] == plain
+    assert len({answer.text for answer in drawn[:3]}) > 1
+
+
+UNRELATED = [
+    "Anneliese",
+    "Kubernetes",
+    "Bartholomew",
+    "Siobhan",
+    "Zuzana",
+    "Nakamura",
+    "Reykjavik",
+    "Schwarzenegger",
+    "PostgreSQL",
+    "Nguyen",
+    "The Hague",
+    "New Zealand",
+    "Worcestershire",
+    "Tchaikovsky",
+    "Ljubljana",
+    "Xiaomi",
+    "Quetzalcoatl",
+    "GLM-ASR",
+    "Saoirse",
+    "Llewellyn",
+]
+
+
+def test_a_rare_word_is_recovered_by_a_hotword_among_many(whisper_runner: WhisperRunner) -> None:
+    path = CLIPS["it/pangrama"]
+    plain, led, beside = say(
+        whisper_runner,
+        [path] * 3,
+        [WindowOptions("it"), WindowOptions("it", hotwords=(*UNRELATED, "vituperabile")), WindowOptions("it")],
+    )
+    assert "vituperabile" not in plain.text
+    assert "vituperabile" in led.text
+    assert beside.text == plain.text
+
+
+def test_other_texts_are_not_harmed_by_unrelated_hotwords(whisper_runner: WhisperRunner) -> None:
+    """Of clips that are recognised to begin with; where all is noise to the model, anything changes it."""
+    names = ("en/quick_brown_fox", "en/counting", "en/hello_world", "fr/bonjour_monde", "it/pangrama", "zh/jishu")
+    paths = [*(CLIPS[name] for name in names), *(path for path in SHARED.values() if "zh" not in path.stem)]
+    languages = [path.parent.name if path.stem not in SHARED else None for path in paths]
+    plain = say(whisper_runner, paths, [WindowOptions(language) for language in languages])
+    led = say(whisper_runner, paths, [WindowOptions(language, hotwords=tuple(UNRELATED)) for language in languages])
+    assert [answer.text for answer in led] == [answer.text for answer in plain]
+
+
+@pytest.fixture(scope="module")
+def glm_processor_of_tests() -> GlmAsrProcessor:
+    return glm_processor()
+
+
+@pytest.fixture(scope="module")
+def glm_reference() -> GlmAsrForConditionalGeneration:
+    return glm_model(0)
+
+
+@pytest.fixture(scope="module")
+def glm_runner(glm_reference: GlmAsrForConditionalGeneration, glm_processor_of_tests: GlmAsrProcessor) -> GlmAsrRunner:
+    return GlmAsrRunner(glm_reference, glm_processor_of_tests, name="small", slots=4, started=0.0)
+
+
+@torch.inference_mode()
+def test_glm_asrs_log_probabilities_are_transformers_own(
+    glm_runner: GlmAsrRunner, glm_reference: GlmAsrForConditionalGeneration, glm_processor_of_tests: GlmAsrProcessor
+) -> None:
+    assert not glm_runner.info.translates
+    window = noise(1.0)
+    plain, (answer) = finished_in_batch(
+        glm_runner, [noise(2.2), window], [WindowOptions(), WindowOptions(logprobs=True)]
+    )
+    inputs = glm_processor_of_tests.apply_transcription_request(window.astype("float32") / 32768)
+    reference = glm_reference.generate(
+        **inputs, do_sample=False, max_new_tokens=16, output_logits=True, return_dict_in_generate=True
+    )
+    said = reference.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+    expected = [float(step[0].log_softmax(dim=-1)[token]) for step, token in zip(reference.logits, said, strict=True)]
+    count = min(len(answer.details), len(said))
+    assert count > 5
+    assert [token.id for token in answer.details[:count]] == said[:count]
+    assert [token.logprob for token in answer.details[:count]] == pytest.approx(expected[:count], abs=1e-3)
+    assert plain.details == ()
+
+
+def test_glm_asr_is_led_towards_hotwords_from_its_first_token_on(glm_runner: GlmAsrRunner) -> None:
+    window = noise(1.0)
+    (plain,) = finished_in_batch(glm_runner, [window], [WindowOptions(logprobs=True)])
+    first = plain.details[0].id
+    hotwords = tuple("abcdefghijklmnopqrstuvwxyz")
+    led, beside = finished_in_batch(
+        glm_runner, [window, window], [WindowOptions(logprobs=True, hotwords=hotwords), WindowOptions()]
+    )
+    assert led.details[0].id != first
+    assert led.details[0].data.decode().strip() in ("", *hotwords)
+    assert beside.text == plain.text
