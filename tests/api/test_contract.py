@@ -37,8 +37,6 @@ def engine() -> FakeEngine:
     return fake
 
 
-
-
 @schemathesis.serializer("audio/*", "video/*")
 def as_they_are(context: schemathesis.SerializationContext, value: Any) -> Any:
     """Bodies of any media type are bytes here."""

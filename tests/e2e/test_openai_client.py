@@ -85,8 +85,9 @@ def test_a_stream(client: OpenAI, text: str) -> None:
 
 
 def test_a_translation(client: OpenAI) -> None:
-    answer = client.audio.translations.create(file=FRENCH[0], model="whisper-1")
-    assert {"the", "is", "a", "to", "and", "of", "in"} & set(answer.text.lower().split())
+    with pytest.warns(DeprecationWarning, match="deprecated"):  # OpenAI's client, about OpenAI's own models
+        answer = client.audio.translations.create(file=FRENCH[0], model="whisper-1")
+    assert "hello" in answer.text.lower()
 
 
 def test_models(client: OpenAI) -> None:

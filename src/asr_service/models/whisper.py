@@ -313,7 +313,8 @@ class WhisperRunner:
             return _ENGLISH
         _, hidden = self._read(heard, [self._start_id])
         ids = list(self._languages)
-        return self._languages[ids[int(self._head(hidden)[0, ids].argmax())]]
+        likeliest: str = self._languages[ids[int(self._head(hidden)[0, ids].argmax())]]
+        return likeliest
 
     def _read(self, heard: Heard, tokens: list[int]) -> tuple[Tensor, Tensor]:
         """Run tokens through the decoder without its caches: weights [chosen heads, n, own] and states [n, width]."""

@@ -136,8 +136,8 @@ def test_a_rare_word_is_recovered_by_a_hotword_among_many(whisper_runner: Whispe
 
 def test_other_texts_are_not_harmed_by_unrelated_hotwords(whisper_runner: WhisperRunner) -> None:
     """Of clips that are recognised to begin with; where all is noise to the model, anything changes it."""
-    names = ("en/quick_brown_fox", "en/counting", "en/hello_world", "fr/bonjour_monde", "it/pangrama", "zh/jishu")
-    paths = [*(CLIPS[name] for name in names), *(path for path in SHARED.values() if "zh" not in path.stem)]
+    names = ("en/quick_brown_fox", "en/counting", "it/pangrama", "zh/jishu")
+    paths = [*(CLIPS[name] for name in names), *(path for path in SHARED.values() if "librispeech" in path.stem)]
     languages = [path.parent.name if path.stem not in SHARED else None for path in paths]
     plain = say(whisper_runner, paths, [WindowOptions(language) for language in languages])
     led = say(whisper_runner, paths, [WindowOptions(language, hotwords=tuple(UNRELATED)) for language in languages])
