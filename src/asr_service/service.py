@@ -248,7 +248,11 @@ class _Job:
                 decode_steps_ms=max((t.decode_ms for t in timings), default=0.0),
                 total_ms=(time.perf_counter() - self._started) * 1000,
             ),
-            warnings=self._summary.warnings + tuple(_guard_warning(*d) for d in self.results if d[1].guard),
+            warnings=(
+                *self._summary.warnings,
+                *(_guard_warning(*done) for done in self.results if done[1].guard),
+                *(_words_warning(done[0]) for done in self.results if self._options.words and _lacks_words(done[1])),
+            ),
         )
 
 
@@ -261,6 +265,14 @@ def _segment(window: Window, result: WindowResult) -> Segment:
 def _guard_warning(window: Window, result: WindowResult) -> str:
     reason = _GUARD_SENTENCES.get(result.guard or "", "its output ran away")
     return f"The text between {window.speech.start_s:.1f} s and {window.speech.end_s:.1f} s was cut off: {reason}."
+
+
+def _lacks_words(result: WindowResult) -> bool:
+    return bool(result.text) and not result.words
+
+
+def _words_warning(window: Window) -> str:
+    return f"The words between {window.speech.start_s:.1f} s and {window.speech.end_s:.1f} s could not be aligned."
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

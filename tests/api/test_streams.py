@@ -84,7 +84,9 @@ async def test_several_files_are_answered_in_order(serve: Serve) -> None:
         "engine_error",
         "Third to arrive.",
     ]
+    # The text is worth more than the times of its words, but that they are missing is said.
     assert results[0]["segments"][0]["words"] == []
+    assert results[0]["warnings"] == ["The words between 0.1 s and 0.9 s could not be aligned."]
 
 
 async def test_several_files_in_a_stream(serve: Serve) -> None:
@@ -104,6 +106,7 @@ async def test_words_come_in_seconds_of_the_recording(serve: Serve) -> None:
     async with serve(engine, FakeDecoder(2)) as client:
         reply = (await client.post("/transcribe?words=true&language=en", content=WAV)).json()
     assert [call.options.words for call in engine.calls] == [True, True]
+    assert reply["warnings"] == ["The words between 0.1 s and 0.9 s could not be aligned."]
     assert reply["segments"][1]["words"] == [
         {"word": "One", "start": 1.2, "end": 1.5},
         {"word": "two", "start": 1.5, "end": 1.8},

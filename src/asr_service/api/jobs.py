@@ -162,16 +162,13 @@ async def _disconnected(receive: Receive) -> None:
 class LiveResponse(StreamingResponse):
     """Pieces of text sent as they come, and what they need closed when the last is sent or the client has left."""
 
-    def __init__(
-        self, pieces: AsyncIterator[str], media_type: str, record: RequestRecord, needed: contextlib.AsyncExitStack
-    ) -> None:
+    def __init__(self, pieces: AsyncIterator[str], media_type: str, needed: contextlib.AsyncExitStack) -> None:
         # Proxies must hand each piece on at once.
         super().__init__(
             self._until_end(pieces),
             media_type=media_type,
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
-        self._record = record
         self._needed = needed
         self._ended = False
 
@@ -216,7 +213,7 @@ async def live(
             record.code, record.error = error.code, error.message
             yield on_error(error)
 
-    return LiveResponse(all_pieces(), media_type, record, needed.pop_all())
+    return LiveResponse(all_pieces(), media_type, needed.pop_all())
 
 
 async def _next(pieces: AsyncGenerator[str, None]) -> str:

@@ -1,8 +1,8 @@
 """The outermost layer: gives every request an id and accounts for it when it ends.
 
 Owns request ids, the one log line per request, the request metric, what answers say while the service shuts down, and
-the last resort for unexpected errors. A plain
-ASGI middleware: it neither buffers bodies nor hides a client's disconnect from the handlers.
+the last resort for unexpected errors. A plain ASGI middleware: it neither buffers bodies nor hides a client's
+disconnect from the handlers.
 """
 
 import asyncio

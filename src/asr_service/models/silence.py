@@ -40,10 +40,12 @@ class SilentTail:
     def of(cls, keys: Tensor, values: Tensor) -> "SilentTail":
         """From keys and values [heads, positions, head_dim] of every position, in the dtype that they have."""
         clusters = min(_CLUSTERS, keys.shape[1])
-        members = torch.nn.functional.one_hot(_cluster(keys.float(), clusters), clusters).float()
+        members = _members(_cluster(keys.float(), clusters), clusters)
         counts = members.sum(dim=1)[..., None].clamp(min=1)
         by_cluster = members.transpose(1, 2)
-        following = members.flip(1).cumsum(dim=1).flip(1)[:, ::POSITION_MULTIPLE]
+        whole = torch.nn.functional.pad(members, (0, 0, 0, -members.shape[1] % POSITION_MULTIPLE))
+        stretches = whole.unflatten(1, (-1, POSITION_MULTIPLE)).sum(dim=2)
+        following = stretches.flip(1).cumsum(dim=1).flip(1)
         none_left = torch.zeros_like(following[:, :1])
         return cls(
             keys.shape[1],
@@ -67,15 +69,19 @@ def _cluster(x: Tensor, clusters: int) -> Tensor:
     first = torch.linspace(0, x.shape[1] - 1, clusters, device=x.device).long()
     centroids = x[:, first]
     for _ in range(_ITERATIONS):
-        nearest = _nearest(x, centroids)
-        members = torch.nn.functional.one_hot(nearest, clusters).to(x.dtype)
+        members = _members(_nearest(x, centroids), clusters)
         counts = members.sum(dim=1)[..., None]
         means = members.transpose(1, 2) @ x / counts.clamp(min=1)
         centroids = torch.where(counts > 0, means, centroids)
     return _nearest(x, centroids)
 
 
+def _members(nearest: Tensor, clusters: int) -> Tensor:
+    """1.0 where a point is in a cluster: [heads, n] → [heads, n, clusters]. Lighter than `one_hot`."""
+    return (nearest[..., None] == torch.arange(clusters, device=nearest.device)).float()
+
+
 def _nearest(x: Tensor, centroids: Tensor) -> Tensor:
     # |x - c|² without the term that is the same for all c.
-    distances = (centroids * centroids).sum(dim=-1)[:, None] - 2 * x @ centroids.transpose(1, 2)
-    return distances.argmin(dim=-1)
+    norms = (centroids * centroids).sum(dim=-1)[:, None]
+    return torch.baddbmm(norms, x, centroids.transpose(1, 2), alpha=-2).argmin(dim=-1)

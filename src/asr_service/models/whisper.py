@@ -6,20 +6,18 @@ Checked token by token against transformers' greedy `generate` in float32.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
-from transformers.models.whisper.modeling_whisper import WhisperDecoderLayer, WhisperEncoderLayer
 
 from asr_service.domain import ModelInfo, Token, WindowOptions
 from asr_service.models.base import Admitted, Features, NewSequence
 from asr_service.models.encoder import (
     AudioEncoder,
-    EncoderLayer,
     SilenceCache,
     clip_of,
     own_frames,
@@ -31,18 +29,17 @@ from asr_service.models.heard import Heard
 from asr_service.models.layers import (
     Conv1d,
     LayerNorm,
-    Linear,
     LinearFactory,
     SlotCache,
     attend,
     attend_with_tail,
     causal_mask,
-    merge_heads,
     split_heads,
 )
 from asr_service.models.sampling import Rows
 from asr_service.models.silence import SilentTail, ends_after
 from asr_service.models.spelling import Spelling
+from asr_service.models.whisper_layers import DecoderLayer, alignment_heads, encoder_layer
 from asr_service.text.formats import is_unspaced
 
 _ENGLISH = "en"
@@ -53,56 +50,6 @@ _CROSS_SIZES = (192, 256, 320, 384, 448, 512, 640, 768, 1024, 1280, 1500)
 
 _LENGTH_BUCKET = 32
 """Self-attention reads cached positions in multiples of this, so that shapes repeat from step to step."""
-
-
-def _encoder_layer(layer: WhisperEncoderLayer, linear: LinearFactory) -> EncoderLayer:
-    attention = layer.self_attn
-    return EncoderLayer(
-        LayerNorm.of(layer.self_attn_layer_norm),
-        linear(attention.q_proj, attention.k_proj, attention.v_proj, scale=attention.scaling),
-        linear(attention.out_proj),
-        LayerNorm.of(layer.final_layer_norm),
-        linear(layer.fc1),
-        linear(layer.fc2),
-    )
-
-
-def _alignment_heads(model: WhisperForConditionalGeneration) -> list[tuple[int, int]]:
-    """Layers and heads whose attention follows the speech: the checkpoint's own list, or the upper half of all."""
-    listed = getattr(model.generation_config, "alignment_heads", None)
-    layers, heads = model.config.decoder_layers, model.config.decoder_attention_heads
-    upper = [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
-    return sorted((layer, head) for layer, head in listed) if listed else upper
-
-
-@dataclass(frozen=True, slots=True)
-class _DecoderLayer:
-    norm: LayerNorm
-    qkv: Linear
-    out: Linear
-    cross_norm: LayerNorm
-    cross_q: Linear
-    cross_kv: Linear
-    cross_out: Linear
-    mlp_norm: LayerNorm
-    fc1: Linear
-    fc2: Linear
-
-    @classmethod
-    def of(cls, layer: WhisperDecoderLayer, linear: LinearFactory) -> "_DecoderLayer":
-        own, cross = layer.self_attn, layer.encoder_attn
-        return cls(
-            LayerNorm.of(layer.self_attn_layer_norm),
-            linear(own.q_proj, own.k_proj, own.v_proj, scale=own.scaling),
-            linear(own.out_proj),
-            LayerNorm.of(layer.encoder_attn_layer_norm),
-            linear(cross.q_proj, scale=cross.scaling),
-            linear(cross.k_proj, cross.v_proj),
-            linear(cross.out_proj),
-            LayerNorm.of(layer.final_layer_norm),
-            linear(layer.fc1),
-            linear(layer.fc2),
-        )
 
 
 class WhisperRunner:
@@ -156,20 +103,20 @@ class WhisperRunner:
         self._task_ids = config.task_to_id if multilingual else {}
         self._suppressed = list(config.suppress_tokens or [])
         self._suppressed_first = list(config.begin_suppress_tokens or [])
-        self._alignment_heads = _alignment_heads(model)
+        self._alignment_heads = alignment_heads(model)
 
     def _build(self, model: WhisperForConditionalGeneration, slots: int, linear: LinearFactory) -> int:
         encoder, decoder, config = model.model.encoder, model.model.decoder, model.config
         self._encoder = AudioEncoder(
             (Conv1d.of(encoder.conv1), Conv1d.of(encoder.conv2)),
-            [_encoder_layer(layer, linear) for layer in encoder.layers],
+            [encoder_layer(layer, linear) for layer in encoder.layers],
             LayerNorm.of(encoder.layer_norm),
             heads=config.encoder_attention_heads,
             positions=encoder.embed_positions.weight.detach(),
         )
         self._embedding = decoder.embed_tokens.weight.detach()
         self._decoder_positions = decoder.embed_positions.weight.detach()
-        self._decoder_layers = [_DecoderLayer.of(layer, linear) for layer in decoder.layers]
+        self._decoder_layers = [DecoderLayer.of(layer, linear) for layer in decoder.layers]
         self._decoder_norm = LayerNorm.of(decoder.layer_norm)
         # Whisper's output layer has no bias, so the tokens that are never allowed cost nothing as a bias of -inf.
         bias = self._embedding.new_zeros(config.vocab_size)
@@ -201,7 +148,7 @@ class WhisperRunner:
         self._tail_weights = torch.stack([tail.log_counts for tail in self._tails])
 
     @staticmethod
-    def _cross_kv(layer: _DecoderLayer, states: Tensor) -> tuple[Tensor, Tensor]:
+    def _cross_kv(layer: DecoderLayer, states: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [1, frames, width] of encoder states [frames, width]."""
         keys, values = layer.cross_kv(states[None]).chunk(2, dim=-1)
         return keys, values
@@ -312,9 +259,7 @@ class WhisperRunner:
         if not self._language_ids:
             return _ENGLISH
         _, hidden = self._read(heard, [self._start_id])
-        ids = list(self._languages)
-        likeliest: str = self._languages[ids[int(self._head(hidden)[0, ids].argmax())]]
-        return likeliest
+        return self._likeliest_languages(hidden)[0]
 
     def _read(self, heard: Heard, tokens: list[int]) -> tuple[Tensor, Tensor]:
         """Run tokens through the decoder without its caches: weights [chosen heads, n, own] and states [n, width]."""
@@ -322,14 +267,15 @@ class WhisperRunner:
         x = (self._embedding[tokens] + self._decoder_positions[:count])[None]
         mask = causal_mask(torch.zeros(1, dtype=torch.long, device=self.device), count, count, self.dtype)
         seen: list[Tensor] = []
+
+        def attend_cross(index: int, query: Tensor) -> Tensor:
+            mixed, weights = heard.attend(index, query[0])
+            seen.extend(weights[head] for of, head in self._alignment_heads if of == index)
+            return mixed[None]
+
+        attend_own = partial(attend, mask=mask, transposed=False)
         for index, layer in enumerate(self._decoder_layers):
-            qkv = layer.qkv(layer.norm(x)).chunk(3, dim=-1)
-            query, keys, values = (split_heads(part, self._heads) for part in qkv)
-            x = layer.out(merge_heads(attend(query, keys, values, mask, transposed=False)), residual=x)
-            mixed, weights = heard.attend(index, split_heads(layer.cross_q(layer.cross_norm(x)), self._heads)[0])
-            seen += [weights[head] for of, head in self._alignment_heads if of == index]
-            x = layer.cross_out(merge_heads(mixed[None]), residual=x)
-            x = layer.fc2(layer.fc1(layer.mlp_norm(x), "gelu"), residual=x)
+            x = layer(x, self._heads, attend_own, partial(attend_cross, index))
         return torch.stack(seen), self._decoder_norm(x)[0]
 
     @torch.inference_mode()
@@ -353,24 +299,23 @@ class WhisperRunner:
         transposed = self._self_cache.transposed
         own_mask = self._own_mask(rows, own) if tail else None
         tail_biases = self._tail_biases(rows) if tail else None
-        for index, layer in enumerate(self._decoder_layers):
-            qkv = layer.qkv(layer.norm(x)).chunk(3, dim=-1)
-            query, keys, values = (split_heads(part, self._heads) for part in qkv)
+
+        def attend_own(index: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             if count == 1:
                 self._self_cache.append(index, rows, start, keys, values)
             else:
                 self._self_cache.write_prefix(index, rows, keys, values)
-            mixed = attend(query, *self._self_cache.read(index, rows, length), mask, transposed=transposed)
-            x = layer.out(merge_heads(mixed), residual=x)
-            query = split_heads(layer.cross_q(layer.cross_norm(x)), self._heads)
+            return attend(query, *self._self_cache.read(index, rows, length), mask, transposed=transposed)
+
+        def attend_cross(index: int, query: Tensor) -> Tensor:
             cross = self._cross_cache.read(index, rows, own)
             if own_mask is None or tail_biases is None:
-                mixed = attend(query, *cross, None, transposed=transposed)
-            else:
-                silence = self._tails[index].keys, self._tails[index].values, tail_biases[index]
-                mixed = attend_with_tail(query, *cross, own_mask, *silence, transposed=transposed)
-            x = layer.cross_out(merge_heads(mixed), residual=x)
-            x = layer.fc2(layer.fc1(layer.mlp_norm(x), "gelu"), residual=x)
+                return attend(query, *cross, None, transposed=transposed)
+            silence = self._tails[index].keys, self._tails[index].values, tail_biases[index]
+            return attend_with_tail(query, *cross, own_mask, *silence, transposed=transposed)
+
+        for index, layer in enumerate(self._decoder_layers):
+            x = layer(x, self._heads, partial(attend_own, index), partial(attend_cross, index))
         return self._decoder_norm(x)
 
     def _first_pass(self, rows: slice, tokens: Tensor, start: Tensor) -> Tensor:
@@ -418,9 +363,13 @@ class WhisperRunner:
             return given
         start = torch.full((len(given), 1), self._start_id, device=self.device)
         hidden = self._first_pass(rows, start, self._rows.reset(rows))
+        best = self._likeliest_languages(hidden[:, 0])
+        return [found if language is None else language for found, language in zip(best, given, strict=True)]
+
+    def _likeliest_languages(self, hidden: Tensor) -> list[str]:
+        """The languages of states [rows, width] after the start token."""
         ids = torch.tensor(list(self._languages), device=self.device)
-        best = ids[self._head(hidden[:, 0])[:, ids].max(dim=-1).indices].tolist()
-        return [self._languages[i] if language is None else language for i, language in zip(best, given, strict=True)]
+        return [self._languages[i] for i in ids[self._head(hidden)[:, ids].max(dim=-1).indices].tolist()]
 
     def _prompt(self, options: WindowOptions, language: str | None) -> list[int]:
         prompt = [self._start_id]
