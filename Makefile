@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint con
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow check fix bench clean
+.PHONY: help setup run test test-slow check audit fix bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -28,6 +28,9 @@ check: $(VENV)/.dev ## formatting, lint, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+audit: | $(VENV)/bin/python ## ask advisory databases about all pinned dependencies; says so when none can be reached
+	$(BIN)/python .ci/audit.py
 
 fix: $(VENV)/.dev ## format, and repair what lint can repair
 	$(BIN)/ruff format .

@@ -44,6 +44,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(piece)
         except ConnectionRefusedError:
             self.send_error(502, f"The service at {self.service} does not answer")
+        except http.client.IncompleteRead:
+            self.log_message("the service has broken off")
         except (BrokenPipeError, ConnectionResetError):
             self.log_message("the page has gone")
         finally:

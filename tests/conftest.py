@@ -13,6 +13,7 @@ from hypothesis import settings
 for _name in [name for name in os.environ if name.startswith("ASR_")]:
     del os.environ[_name]
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # The same cases every time, and no deadline that a busy machine could miss.
 settings.register_profile("reproducible", derandomize=True, deadline=None)

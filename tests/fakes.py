@@ -32,6 +32,7 @@ WHISPER = ModelInfo(
     0.5,
     translates=True,
     word_times=True,
+    timestamps=True,
 )
 GLM_ASR = ModelInfo("glm-asr-test", "glm_asr", "cpu", "float32", (), 4, 1_000_000, 0.5)
 
@@ -190,13 +191,13 @@ async def settle() -> None:
         await asyncio.sleep(0)  # noqa: TID251 - gives way to other tasks, takes no time
 
 
-def open_files() -> dict[str, str]:
-    """What each file descriptor of this process refers to."""
+def open_files(process: int | str = "self") -> dict[str, str]:
+    """What each file descriptor of this process, or another, refers to."""
     files = {}
-    for descriptor in os.listdir("/proc/self/fd"):
+    for descriptor in os.listdir(f"/proc/{process}/fd"):
         # The listing has a descriptor of its own, which is gone by now.
         with contextlib.suppress(FileNotFoundError):
-            files[descriptor] = os.readlink(f"/proc/self/fd/{descriptor}")
+            files[descriptor] = os.readlink(f"/proc/{process}/fd/{descriptor}")
     return files
 
 

@@ -1,4 +1,4 @@
-"""The command line: `asr-service serve`, `transcribe` and `evaluate`. The only place where the parts are put together.
+"""The command line: `asr-service serve`, `transcribe`, `evaluate`, `keys`, `probe`. The only place where all meet.
 
 Owns exit codes: 0 done, 1 failed (no model, port taken, a file not transcribed), 2 wrong settings or usage.
 """
@@ -9,7 +9,7 @@ import errno
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -23,16 +23,21 @@ import uvicorn
 import asr_service
 from asr_service.api.schemas import TranscriptReply
 from asr_service.audio.pool import AudioLimits, DecodePool
+from asr_service.auth import AuthUnusable
+from asr_service.auth import command as auth_command
 from asr_service.batch import Outcome, ProgressBar, transcribe_files
 from asr_service.engine.client import EngineClient
 from asr_service.engine.messages import EngineConfig
 from asr_service.errors import AsrError, ModelUnavailable
-from asr_service.observability import logs
+from asr_service.observability import logs, traces
 from asr_service.observability.metrics import Metrics
 from asr_service.options import parse_options
+from asr_service.probe import command as probe_command
+from asr_service.protocol import HEAD_LIMIT_BYTES, KEEP_ALIVE_S, Protocol
 from asr_service.server import Server
 from asr_service.service import Transcriber
-from asr_service.settings import Settings, SettingsError, decoder_environment, engine_environment
+from asr_service.settings import ServiceManager, Settings, SettingsError, decoder_environment, engine_environment
+from asr_service.systemd import Notifier
 from asr_service.text import subtitles
 
 _BACKLOG = 2048
@@ -57,6 +62,10 @@ cli = typer.Typer(
 )
 
 
+cli.add_typer(auth_command.app, name="keys")
+cli.command()(probe_command.probe)
+
+
 def main() -> None:
     """The entry point of the `asr-service` command."""
     cli()
@@ -70,11 +79,13 @@ def _print_version(wanted: bool) -> None:
 
 @cli.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options of the command itself."""
+    context.obj = lambda: _load_settings().auth.keys_file
 
 
 @cli.command()
@@ -84,9 +95,17 @@ def serve(
 ) -> None:
     """Serve the HTTP API."""
     settings = _load_settings(host=host, port=port)
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
+    try:
+        tracer = _tracer(settings)
+    except traces.TracesUnavailable as unavailable:
+        _fail(str(unavailable), code=2)
     with _listen(settings.host, settings.port) as listener:
-        error = asyncio.run(_serve(settings, listener))
+        _log.info("settings", **settings.changed())
+        try:
+            error = asyncio.run(_serve(settings, listener, tracer))
+        except AuthUnusable as unusable:
+            _fail(str(unusable), code=2)
     if isinstance(error, ModelUnavailable):
         _fail(error.message)
     if error is not None:
@@ -159,7 +178,15 @@ def evaluate(
         raise typer.Exit(1)
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> Exception | None:
+def _tracer(settings: Settings) -> traces.Tracer:
+    """Where traces go, if anywhere. Raises TracesUnavailable."""
+    wanted = settings.traces
+    if wanted.url is None:
+        return traces.NO_TRACES
+    return traces.otlp(wanted.url, sample_ratio=wanted.sample_ratio, headers=wanted.fields)
+
+
+async def _serve(settings: Settings, listener: socket.socket, tracer: traces.Tracer) -> Exception | None:
     """Serve until a signal, or until it turns out that there will be no model: the reason is returned."""
     from asr_service.api.app import create_app
 
@@ -169,23 +196,50 @@ async def _serve(settings: Settings, listener: socket.socket) -> Exception | Non
         failures.append(error)
         server.should_exit = True
 
-    engine, decoder, metrics = _parts(settings)
-    app = create_app(settings, engine, decoder, metrics, on_load_failed=end)
+    manager = ServiceManager.found()
+    notifier = Notifier(manager.address)
+    engine, decoder, metrics = _parts(settings, on_state=notifier.engine_state)
+    app = create_app(settings, engine, decoder, metrics, tracer=tracer, on_load_failed=end)
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Protocol,
+        h11_max_incomplete_event_size=HEAD_LIMIT_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_S,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxy_networks),
+        forwarded_allow_ips=list(settings.trusted_proxy_networks),
     )
-    server = Server(config, app.state.parts.admission, settings.shutdown_grace_s)
+    server = Server(config, app.state.parts.admission, settings.shutdown_grace_s, on_drain=notifier.stopping)
     host, port = listener.getsockname()[:2]
     _log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", model=settings.model)
-    await server.serve(sockets=[listener])
+    async with _watched(notifier, manager.watchdog_s, lambda: _is_alive(engine, server)):
+        await server.serve(sockets=[listener])
     return failures[0] if failures else None
+
+
+def _is_alive(engine: EngineClient, server: Server) -> bool:
+    """Whether the service can do its work again, however bad things are: somebody looks after the engine, or soon will,
+    or the end has come.
+    """
+    return engine.is_supervised or not server.started or server.should_exit
+
+
+@contextlib.asynccontextmanager
+async def _watched(notifier: Notifier, watchdog_s: float | None, is_alive: Callable[[], bool]) -> AsyncIterator[None]:
+    """Tell systemd, if it wants to hear it, twice in each of its periods that the service is alive."""
+    if watchdog_s is None:
+        yield
+        return
+    telling = asyncio.create_task(notifier.watchdog(watchdog_s / 2, is_alive), name="watchdog")
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -238,8 +292,11 @@ def _print(outcome: Outcome, warnings: tuple[str, ...], output: Format, *, with_
     typer.echo(f"{outcome.path}: {reply.text}" if with_name else reply.text)
 
 
-def _parts(settings: Settings) -> tuple[EngineClient, DecodePool, Metrics]:
+def _parts(
+    settings: Settings, on_state: Callable[[str | None], None] = lambda not_ready_reason: None
+) -> tuple[EngineClient, DecodePool, Metrics]:
     metrics = Metrics()
+    engine_metrics = metrics.engine()
     engine = EngineClient(
         EngineConfig(
             model=settings.model,
@@ -254,8 +311,9 @@ def _parts(settings: Settings) -> tuple[EngineClient, DecodePool, Metrics]:
             cache_dir=str(settings.cache_dir),
         ),
         engine_environment(),
-        on_stats=metrics.observe_stats,
-        on_restart=metrics.engine_restarted,
+        on_stats=engine_metrics.observe_stats,
+        on_restart=engine_metrics.restarted,
+        on_state=on_state,
     )
     decoder = DecodePool(
         settings.decode_worker_count,

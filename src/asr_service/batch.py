@@ -14,7 +14,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from asr_service.domain import Transcript, WindowOptions
+from asr_service.domain import AudioSummary, Transcript, WindowOptions
 from asr_service.errors import AsrError
 from asr_service.service import Transcriber
 
@@ -85,10 +85,12 @@ async def _transcribe(
     transcriber: Transcriber, path: Path, options: WindowOptions, request_id: str, watcher: Watcher
 ) -> Transcript:
     done_s = 0.0
+
+    async def decoded(summary: AudioSummary) -> None:
+        watcher.decoded(summary.duration_s)
+
     with path.open("rb") as audio:
-        items = transcriber.stream(
-            audio, options, request_id, on_decoded=lambda summary: watcher.decoded(summary.duration_s)
-        )
+        items = transcriber.stream(audio, options, request_id, on_decoded=decoded)
         async with contextlib.aclosing(items):
             async for item in items:
                 if isinstance(item, Transcript):

@@ -59,7 +59,8 @@ class WindowOptions:
     language: an ISO 639-1 code; None asks the model to detect it. prompt: text from before the window, or about it.
     task: `translate` writes English, where the model can. temperature: 0 takes the likeliest token, more draws one.
     hotwords: names and terms that are made likelier. words: find the times of words. logprobs: report what each token
-    was worth.
+    was worth. timestamps: let the model write when each piece of its text begins and ends, where it can. no_speech:
+    report how likely the model thinks that nobody speaks, where it can.
     """
 
     language: str | None = None
@@ -69,6 +70,8 @@ class WindowOptions:
     hotwords: tuple[str, ...] = ()
     words: bool = False
     logprobs: bool = False
+    timestamps: bool = False
+    no_speech: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,18 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a window's text between two times that the model wrote, in seconds from the window's start. tokens: of
+    how many it consists, its times included.
+    """
+
+    start_s: float
+    end_s: float
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """One token that a model wrote: its id, its bytes (not always whole characters), and its log probability."""
 
@@ -94,19 +109,24 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class WindowTimings:
-    """Where the engine spent its time on one window, in milliseconds. Shared steps count in full for each window."""
+    """Where the engine spent its time on one window, in milliseconds. Shared steps count in full for each window.
+
+    align: finding the times of words.
+    """
 
     queue_ms: float
     encode_ms: float
     decode_ms: float
     decode_steps: int
+    align_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class WindowResult:
     """The text of one window. `guard` names what stopped a runaway output ("budget", "loop"), if anything did.
 
-    tokens: how many the model wrote. words and details: where the options asked for word times and log probabilities.
+    tokens: how many the model wrote. words, details, parts, no_speech_prob: where the options asked for word times, log
+    probabilities, the model's own times, and how likely it is that nobody speaks.
     """
 
     text: str
@@ -116,17 +136,20 @@ class WindowResult:
     guard: str | None = None
     words: tuple[Word, ...] = ()
     details: tuple[Token, ...] = ()
+    parts: tuple[Part, ...] = ()
+    no_speech_prob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The text of one window of speech, in seconds from the start of the recording."""
+    """The text of one window of speech, or of a part of it, in seconds from the start of the recording."""
 
     start_s: float
     end_s: float
     text: str
     words: tuple[Word, ...] = ()
     tokens: tuple[Token, ...] = ()
+    no_speech_prob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +157,9 @@ class Timings:
     """Where a request's time went, in milliseconds.
 
     decode, vad: CPU time-like wall time in the decode worker. queue, encode, decode_steps (the time from a window's
-    first decoder step to its last): summed over windows these would exceed the wall clock, so each is the largest of
-    any window.
+    first decoder step to its last), align (finding the times of words): summed over windows these would exceed the wall
+    clock, so each is the largest of any window. first_token: from the start until a window had its first token; None if
+    nobody speaks.
     """
 
     decode_ms: float
@@ -144,6 +168,8 @@ class Timings:
     encode_ms: float
     decode_steps_ms: float
     total_ms: float
+    align_ms: float = 0.0
+    first_token_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +190,7 @@ class ModelInfo:
     """What a loaded model is and can do.
 
     languages: empty where the model takes no language. translates: into English. word_times: an aligner is loaded.
+    timestamps: the model can write times itself.
     """
 
     name: str
@@ -176,3 +203,4 @@ class ModelInfo:
     load_s: float
     translates: bool = False
     word_times: bool = False
+    timestamps: bool = False

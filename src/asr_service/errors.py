@@ -9,11 +9,16 @@ AsrError
 │   ├── UploadTooLarge    413
 │   ├── UnsupportedUpload 415  neither a multipart form nor an audio body
 │   ├── AudioTooLong      413
-│   └── UnknownModel      404
+│   ├── UnknownModel      404
+│   └── TokensNotIssued   404  there is no secret to sign tokens with
+├── Unauthenticated       401  no credentials, or none that count
+├── Forbidden             403  credentials without the scope
+├── RateLimited           429  more than this caller may use (carries retry_after_s)
 ├── Unavailable           503: try again later (carries retry_after_s)
 │   ├── Overloaded        too many requests, or too much audio, are waiting
 │   ├── ShuttingDown
 │   ├── EngineNotReady
+│   ├── AuthUnavailable   who issues tokens cannot be reached, so they cannot be checked
 │   └── EngineCrashed     the engine died repeatedly while it held this window
 ├── EngineError           500  the model failed on this window
 ├── DeadlineExceeded      504
@@ -80,6 +85,38 @@ class UnknownModel(InvalidInput):
     status = 404
 
 
+class TokensNotIssued(InvalidInput):
+    code = "tokens_not_issued"
+    status = 404
+
+
+class Unauthenticated(AsrError):
+    """`credentials_given` tells a caller without any from one whose credentials do not count (RFC 6750, section 3)."""
+
+    code = "unauthenticated"
+    status = 401
+
+    def __init__(self, message: str, *, credentials_given: bool) -> None:
+        super().__init__(message)
+        self.credentials_given = credentials_given
+
+
+class Forbidden(AsrError):
+    """`scope` is what is missing."""
+
+    code = "insufficient_scope"
+    status = 403
+
+    def __init__(self, message: str, *, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class RateLimited(AsrError):
+    code = "rate_limited"
+    status = 429
+
+
 class Unavailable(AsrError):
     code = "unavailable"
     status = 503
@@ -95,6 +132,10 @@ class ShuttingDown(Unavailable):
 
 class EngineNotReady(Unavailable):
     code = "engine_not_ready"
+
+
+class AuthUnavailable(Unavailable):
+    code = "auth_unavailable"
 
 
 class EngineCrashed(Unavailable):

@@ -1,23 +1,32 @@
 """Framed messages between this process and a child, over a Unix socket pair.
 
-Owns: how a child is started, how bytes become frames, and passing open files along with them. Knows nothing of what
-the frames mean. A socket pair rather than a broker, because its end is the news: when either side dies, however it
-dies, the other reads end-of-file at once. So a dead child is noticed without heartbeats, and a child never outlives
-its parent.
+Owns: how a child is started, how bytes become frames, passing open files along with them, and what becomes of a
+child's own messages (its stderr goes into the log of this process). Knows nothing of what the frames mean. A socket
+pair rather than a broker, because its end is the news: when either side dies, however it dies, the other reads
+end-of-file at once. So a dead child is noticed without heartbeats, and a child never outlives its parent.
 """
 
 import asyncio
 import contextlib
+import logging
 import os
+import re
 import signal
 import socket
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import structlog
 
 _HEADER = struct.Struct("<I")
 _MAX_FDS = 4
+_MESSAGE = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL):(.*)")
+"""As logging.BASIC_FORMAT writes it. What else a child says is a traceback, or comes from a library in C."""
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_MAX_MESSAGE_CHARACTERS = 4000
+_LAST_WORDS_S = 1.0
 
 
 class ChannelClosed(ConnectionError):
@@ -61,9 +70,11 @@ class Channel:
                 finally:
                     loop.remove_writer(self._sock)
 
-    async def receive(self) -> bytes:
-        """The next frame. Raises ChannelClosed at end-of-file."""
+    async def receive(self, max_bytes: int | None = None) -> bytes:
+        """The next frame. Raises ChannelClosed at end-of-file, and when the frame is longer than `max_bytes`."""
         (size,) = _HEADER.unpack(await self._receive_exactly(_HEADER.size))
+        if max_bytes is not None and size > max_bytes:
+            raise ChannelClosed(f"a frame of {size} bytes")
         return await self._receive_exactly(size)
 
     async def _receive_exactly(self, size: int) -> bytes:
@@ -134,6 +145,9 @@ class Child:
 
     process: asyncio.subprocess.Process
     channel: Channel
+    _relay: "asyncio.Task[None]"
+    about: dict[str, object] = field(default_factory=dict)
+    """Fields that its messages are logged with, such as the request that it works on. Whoever uses it keeps them."""
 
     async def kill(self) -> None:
         """End the child at once and reap it. Safe to call when it is already dead."""
@@ -143,10 +157,16 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGKILL)
         await self.process.wait()
+        _, late = await asyncio.wait({self._relay}, timeout=_LAST_WORDS_S)
+        for relay in late:
+            relay.cancel()
 
 
 async def spawn(module: str, env: Mapping[str, str]) -> Child:
-    """Start `python -m module FD` with exactly the environment `env`; FD is its end of the channel."""
+    """Start `python -m module FD` with exactly the environment `env`; FD is its end of the channel.
+
+    What it writes to stderr is logged here, under the name of the module.
+    """
     ours, theirs = socket.socketpair()
     try:
         process = await asyncio.create_subprocess_exec(
@@ -155,6 +175,7 @@ async def spawn(module: str, env: Mapping[str, str]) -> Child:
             module,
             str(theirs.fileno()),
             stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
             pass_fds=(theirs.fileno(),),
             env=dict(env),
         )
@@ -163,4 +184,38 @@ async def spawn(module: str, env: Mapping[str, str]) -> Child:
         raise
     finally:
         theirs.close()
-    return Child(process, Channel(ours))
+    assert process.stderr is not None
+    about: dict[str, object] = {}
+    relayed = _log_all(process.stderr, logging.getLogger(module), about)
+    return Child(process, Channel(ours), asyncio.create_task(relayed, name=f"stderr of {module}"), about)
+
+
+async def _log_all(stderr: asyncio.StreamReader, log: logging.Logger, about: Mapping[str, object]) -> None:
+    def write(lines: Sequence[bytes]) -> None:
+        with structlog.contextvars.bound_contextvars(**about):
+            _log_lines(lines, log)
+
+    rest = b""
+    while piece := await stderr.read(_MAX_MESSAGE_CHARACTERS):
+        *lines, rest = (rest + piece).split(b"\n")
+        write(lines)
+        if len(rest) > _MAX_MESSAGE_CHARACTERS:
+            write([rest])
+            rest = b""
+    write([rest])
+
+
+def _log_lines(lines: Sequence[bytes], log: logging.Logger) -> None:
+    """Log what came together: each message with its level, the lines of a traceback as one."""
+    others: list[str] = []
+    for line in (*lines, None):
+        # A worker that a file has taken over must not write what looks like lines of ours, or drives a terminal.
+        text = "" if line is None else _UNPRINTABLE.sub("\ufffd", line.decode("utf-8", "replace").rstrip())
+        message = _MESSAGE.fullmatch(text)
+        if others and (message or line is None):
+            log.warning("%s", "\n  ".join(others))
+            others = []
+        if message:
+            log.log(logging.getLevelNamesMapping()[message[1]], "%s", message[2])
+        elif text:
+            others.append(text)

@@ -48,6 +48,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "description": "`true` finds the times of words (of characters, in Chinese and Japanese).",
         "schema": {"type": "boolean", "default": False},
     },
+    "timestamps": {
+        "description": "Where the times of segments come from: `vad`, the detector of speech; or `model`, the model's "
+        "own, which cuts what is said into phrases. GLM-ASR has none.",
+        "schema": {"type": "string", "enum": ["vad", "model"], "default": "vad"},
+    },
 }
 
 
@@ -64,6 +69,7 @@ def parse_options(fields: Mapping[str, str], model: ModelInfo) -> tuple[WindowOp
         temperature=_temperature(fields.get("temperature", "")),
         hotwords=parse_hotwords(fields.get("hotwords", "")),
         words=words,
+        timestamps=_timestamps(fields.get("timestamps", ""), model),
     )
     return options, warnings
 
@@ -98,6 +104,16 @@ def _task(text: str, model: ModelInfo) -> Task:
     if task == "translate" and not model.translates:
         raise InvalidOption(f"{model.name} cannot translate.", option="task")
     return cast(Task, task)
+
+
+def _timestamps(text: str, model: ModelInfo) -> bool:
+    """Whether the times of segments are the model's own."""
+    source = text.strip() or "vad"
+    if source not in ("vad", "model"):
+        raise InvalidOption(f"There are no timestamps {source[:40]!r}; they are vad or model.", option="timestamps")
+    if source == "model" and not model.timestamps:
+        raise InvalidOption(f"{model.name} writes no timestamps of its own.", option="timestamps")
+    return source == "model"
 
 
 def _temperature(text: str) -> float:

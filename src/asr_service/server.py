@@ -6,7 +6,7 @@ Owns the signals and the order of the end. Must not know what is served.
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 import uvicorn
@@ -27,12 +27,22 @@ class Server(uvicorn.Server):
     short for is cancelled by uvicorn. A second SIGINT ends it at once.
     """
 
-    def __init__(self, config: uvicorn.Config, admission: Admission, grace_s: float) -> None:
-        """`grace_s`: seconds from the signal to the end of the process, at most."""
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        admission: Admission,
+        grace_s: float,
+        *,
+        on_drain: Callable[[int], None] = lambda requests: None,
+    ) -> None:
+        """`grace_s`: seconds from the signal to the end of the process, at most. `on_drain` gets the number of requests
+        in work when the signal comes.
+        """
         config.timeout_graceful_shutdown = _SENDING_S
         super().__init__(config)
         self._admission = admission
         self._grace_s = grace_s
+        self._on_drain = on_drain
         self._draining: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
@@ -56,6 +66,7 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         self._admission.close()
         _log.info("shutting down", requests=self._admission.requests)
+        self._on_drain(self._admission.requests)
         try:
             async with asyncio.timeout(max(0.0, self._grace_s - _CLOSING_S)):
                 await self._admission.emptied()

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import IO, Protocol
 
 from asr_service.domain import (
@@ -27,7 +27,9 @@ from asr_service.domain import (
     Word,
 )
 from asr_service.errors import EngineNotReady
+from asr_service.observability.traces import NO_SPAN, Span, end_decoding, end_window, stage
 from asr_service.text.formats import join
+from asr_service.text.words import deal
 
 NOT_READY_RETRY_S = 5.0
 """When a caller should come back while the model loads: loading takes from a few seconds to a few minutes."""
@@ -36,6 +38,9 @@ _GUARD_SENTENCES = {
     "loop": "the model began to repeat itself",
     "budget": "the text grew longer than speech of that length can be",
 }
+
+_FIRST_LIVE_WINDOWS = 2
+"""A dozen windows that begin together all end late: the engine encodes them between the first one's tokens."""
 
 
 class Engine(Protocol):
@@ -98,14 +103,24 @@ class Transcriber:
         *,
         windows_in_flight: int,
         on_guard: Callable[[str], None] = lambda kind: None,
+        on_unaligned: Callable[[], None] = lambda: None,
     ) -> None:
         """`windows_in_flight`: windows of one recording that may be in the engine at once. `on_guard` gets the kind of
-        every runaway output that was stopped.
+        every runaway output that was stopped; `on_unaligned` is called for each window whose words could not be
+        aligned.
         """
         self._engine = engine
         self._decoder = decoder
         self._windows_in_flight = windows_in_flight
         self._on_guard = on_guard
+        self._on_unaligned = on_unaligned
+        self._jobs: set[_Job] = set()
+
+    @property
+    def oldest_wait_s(self) -> float:
+        """How long that recording has been waiting which waits longest for its first token. 0 when none does."""
+        now = time.perf_counter()
+        return max((now - job.started for job in self._jobs if job.first_token_ms is None), default=0.0)
 
     async def transcribe(
         self,
@@ -113,7 +128,7 @@ class Transcriber:
         options: WindowOptions,
         request_id: str,
         *,
-        on_decoded: Callable[[AudioSummary], None] | None = None,
+        on_decoded: Callable[[AudioSummary], Awaitable[None]] | None = None,
     ) -> Transcript:
         """The transcript of the open file `audio`. Raises AsrError."""
         async with contextlib.aclosing(self.stream(audio, options, request_id, on_decoded=on_decoded)) as items:
@@ -128,11 +143,15 @@ class Transcriber:
         options: WindowOptions,
         request_id: str,
         *,
-        on_decoded: Callable[[AudioSummary], None] | None = None,
+        live: bool = False,
+        on_decoded: Callable[[AudioSummary], Awaitable[None]] | None = None,
+        span: Span = NO_SPAN,
     ) -> AsyncGenerator[Segment | Transcript, None]:
         """Yield each segment as soon as it and all before it are done, lastly the whole transcript.
 
-        `on_decoded` is called once all of the recording was decoded, which is often long before its last segment.
+        `live` hurries the first segment of a long recording, at a small cost for the last: somebody is reading along.
+        `on_decoded` is called once all of the recording was decoded, which is often long before its last segment;
+        what it raises ends the work. `span` gets one for each stage within it.
         Raises AsrError. Closing the generator cancels what is left.
         """
         model = self._engine.model
@@ -141,21 +160,26 @@ class Transcriber:
                 self._engine.not_ready_reason or "the model is loading", retry_after_s=NOT_READY_RETRY_S
             )
         with tempfile.TemporaryFile(prefix="asr-pcm-") as pcm:
-            job = _Job(self._engine, self._windows_in_flight, pcm.fileno(), options, request_id)
+            job = _Job(self._engine, self._windows_in_flight, pcm.fileno(), options, request_id, live=live, span=span)
             windows = self._decoder.windows(audio.fileno(), pcm.fileno(), os.fstat(audio.fileno()).st_size)
+            windows = _traced(windows, span)
             # A task of its own, not a TaskGroup around the yields: that would cancel whatever the consumer of this
             # generator happens to be doing when a window fails.
             work = asyncio.create_task(job.run(windows, on_decoded), name=f"transcribe {request_id}")
+            self._jobs.add(job)
             try:
                 while (segment := await job.segments.get()) is not None:
                     yield segment
                 await work
             finally:
+                self._jobs.remove(job)
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
             for _, result in job.results:
                 if result.guard is not None:
                     self._on_guard(result.guard)
+                if options.words and _lacks_words(result):
+                    self._on_unaligned()
             yield job.transcript(model.name)
 
 
@@ -163,27 +187,40 @@ class _Job:
     """One recording on its way through the engine."""
 
     def __init__(
-        self, engine: Engine, windows_in_flight: int, pcm_fd: int, options: WindowOptions, request_id: str
+        self,
+        engine: Engine,
+        windows_in_flight: int,
+        pcm_fd: int,
+        options: WindowOptions,
+        request_id: str,
+        *,
+        live: bool,
+        span: Span,
     ) -> None:
         self.segments: asyncio.Queue[Segment | None] = asyncio.Queue()
         """Segments in order; None when there will be no more."""
         self.results: list[tuple[Window, WindowResult]] = []
         self._engine = engine
-        self._slots = asyncio.Semaphore(windows_in_flight)
+        at_first = min(windows_in_flight, _FIRST_LIVE_WINDOWS) if live else windows_in_flight
+        self._slots = asyncio.Semaphore(at_first)
+        self._further_slots = windows_in_flight - at_first
         self._pcm_fd = pcm_fd
         self._options = options
         self._request_id = request_id
+        self._span = span
         self._language: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._waiting_for_turn: dict[int, tuple[Window, WindowResult]] = {}
         self._summary: AudioSummary | None = None
-        self._started = time.perf_counter()
+        self.started = time.perf_counter()
+        self.first_token_ms: float | None = None
+        """When a window had its first token, from the start."""
         if options.language is not None:
             self._language.set_result(options.language)
 
     async def run(
         self,
         windows: AsyncGenerator[Window | AudioSummary, None],
-        on_decoded: Callable[[AudioSummary], None] | None,
+        on_decoded: Callable[[AudioSummary], Awaitable[None]] | None,
     ) -> None:
         """Transcribe all windows. The first error cancels the rest and is raised."""
         try:
@@ -193,7 +230,7 @@ class _Job:
                     if isinstance(item, AudioSummary):
                         self._summary = item
                         if on_decoded is not None:
-                            on_decoded(item)
+                            await on_decoded(item)
                         continue
                     # Each waits for its turn by itself, in order, so that the end of the decoding is known at once.
                     group.create_task(self._transcribe(position, item), name=f"window {self._request_id}/{position}")
@@ -209,13 +246,18 @@ class _Job:
             if position > 0:
                 options = dataclasses.replace(options, language=await self._language)
             pcm = self._read(window)
-            result = await self._engine.transcribe(self._request_id, pcm, options, on_started=self._know_language)
-            self._know_language(result.language)
+            with stage(self._span, "window", {"asr.window": position, "asr.audio_s": window.duration_s}) as span:
+                result = await self._engine.transcribe(self._request_id, pcm, options, on_started=self._begun)
+                end_window(span, result)
+            self._begun(result.language)
+        if position == 0:
+            for _ in range(self._further_slots):
+                self._slots.release()
         self._waiting_for_turn[position] = (window, result)
         while (done := self._waiting_for_turn.pop(len(self.results), None)) is not None:
             self.results.append(done)
-            if done[1].text:
-                self.segments.put_nowait(_segment(*done))
+            for segment in _segments(*done):
+                self.segments.put_nowait(segment)
 
     def _read(self, window: Window) -> bytes:
         # At most 1 MB that was just written, so it comes from the page cache: faster than a hop to a thread.
@@ -225,14 +267,19 @@ class _Job:
         assert len(pcm) == size, f"a window of {size} bytes, but only {len(pcm)} were decoded"
         return pcm
 
-    def _know_language(self, language: str | None) -> None:
+    def _begun(self, language: str | None) -> None:
+        if self.first_token_ms is None:
+            self.first_token_ms = self._elapsed_ms()
         if not self._language.done():
             self._language.set_result(language)
+
+    def _elapsed_ms(self) -> float:
+        return (time.perf_counter() - self.started) * 1000
 
     def transcript(self, model: str) -> Transcript:
         """The answer, once `run` has ended well."""
         assert self._summary is not None, "a decoder ends with a summary or an error"
-        segments = tuple(_segment(*done) for done in self.results if done[1].text)
+        segments = tuple(segment for done in self.results for segment in _segments(*done))
         timings = [result.timings for _, result in self.results]
         return Transcript(
             text=join(segment.text for segment in segments),
@@ -246,7 +293,9 @@ class _Job:
                 queue_ms=max((t.queue_ms for t in timings), default=0.0),
                 encode_ms=max((t.encode_ms for t in timings), default=0.0),
                 decode_steps_ms=max((t.decode_ms for t in timings), default=0.0),
-                total_ms=(time.perf_counter() - self._started) * 1000,
+                total_ms=self._elapsed_ms(),
+                align_ms=max((t.align_ms for t in timings), default=0.0),
+                first_token_ms=self.first_token_ms,
             ),
             warnings=(
                 *self._summary.warnings,
@@ -256,10 +305,30 @@ class _Job:
         )
 
 
-def _segment(window: Window, result: WindowResult) -> Segment:
+async def _traced(
+    windows: AsyncGenerator[Window | AudioSummary, None], span: Span
+) -> AsyncGenerator[Window | AudioSummary, None]:
+    with stage(span, "decode") as decoding:
+        async with contextlib.aclosing(windows):
+            async for item in windows:
+                if isinstance(item, AudioSummary):
+                    end_decoding(decoding, item)
+                yield item
+
+
+def _segments(window: Window, result: WindowResult) -> list[Segment]:
+    """The text of a window, or of each of its parts where the model has cut it; none that are empty."""
     offset_s = window.start_sample / SAMPLE_RATE_HZ
     words = tuple(Word(offset_s + word.start_s, offset_s + word.end_s, word.text) for word in result.words)
-    return Segment(window.speech.start_s, window.speech.end_s, result.text, words, result.details)
+    speech = window.speech
+    whole = Segment(speech.start_s, speech.end_s, result.text, words, result.details, result.no_speech_prob)
+    segments, first = [], 0
+    for part, own in zip(result.parts, deal(words, [part.text for part in result.parts]), strict=True):
+        tokens = result.details[first : first + part.tokens]
+        times = offset_s + part.start_s, offset_s + part.end_s
+        segments.append(Segment(*times, part.text, own, tokens, result.no_speech_prob))
+        first += part.tokens
+    return [segment for segment in segments or [whole] if segment.text]
 
 
 def _guard_warning(window: Window, result: WindowResult) -> str:

@@ -60,6 +60,7 @@ VALUES: dict[str, list[str]] = {
     "temperature": ["0", "1", "0.5", "-1", "inf", ""],
     "response_format": ["json", "text", "srt", "vtt", "verbose_json", "diarized_json", ""],
     "stream": ["true", "false", "maybe"],
+    "timestamps": ["vad", "model", "words"],
     "hotwords": ["a,b", "\n", "x" * 65],
     "chunking_strategy": ["auto", "server_vad", '{"type":"server_vad"}', "{", "[]"],
     "task": ["transcribe", "translate"],

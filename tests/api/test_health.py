@@ -51,9 +51,8 @@ async def test_metrics_are_in_prometheus_text_format(serve: Serve) -> None:
     assert response.headers["content-type"].startswith("text/plain; version=")
     assert 'asr_requests_total{code="ok",method="GET",route="/livez",status="200"} 1.0' in response.text
     assert "\nasr_ready 1.0\n" in response.text
-    assert 'asr_model_info{device="cpu",dtype="float32",family="whisper",name="whisper-test",slots="4"} 1.0' in (
-        response.text
-    )
+    labels = 'device="cpu",dtype="float32",engine="0",family="whisper",name="whisper-test",slots="4"'
+    assert f"asr_model_info{{{labels}}} 1.0" in response.text
 
 
 async def test_starts_and_stops_engine_and_decoder() -> None:

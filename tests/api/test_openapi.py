@@ -24,12 +24,14 @@ async def test_describes_uploads_options_and_errors(serve: Serve) -> None:
 
     assert page.status_code == 200
     operation = document["paths"]["/transcribe"]["post"]
-    options = {"language", "prompt", "hotwords", "task", "temperature", "words", "response_format"}
+    options = {"language", "prompt", "hotwords", "task", "temperature", "words", "timestamps", "response_format"}
     assert {parameter["name"] for parameter in operation["parameters"]} == options
     content = operation["requestBody"]["content"]
     assert set(content) == {"multipart/form-data", "audio/*", "video/*", "application/octet-stream"}
     assert set(content["multipart/form-data"]["schema"]["properties"]) == {"file", *options}
-    assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "500", "503", "504"}
+    assert set(operation["responses"]) == {
+        *("200", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503", "504")
+    }
     examples = operation["responses"]["413"]["content"]["application/problem+json"]["examples"]
     assert set(examples) == {"upload_too_large", "audio_too_long"}
     assert document["components"]["schemas"]["Problem"]["required"]

@@ -37,7 +37,7 @@ async def test_a_file_becomes_text(serve: Serve) -> None:
     assert re.fullmatch("[0-9a-f]{32}", reply["request_id"])
     assert response.headers["x-request-id"] == reply["request_id"]
     timings = reply.pop("timings_ms")
-    assert list(timings) == ["decode", "vad", "queue", "encode", "decode_steps", "total"]
+    assert list(timings) == ["decode", "vad", "queue", "encode", "decode_steps", "align", "total"]
     assert timings["decode"] == 5.0
     assert timings["total"] > 0
     assert reply == {
@@ -303,5 +303,7 @@ async def test_requests_are_measured(serve: Serve, metrics: Metrics) -> None:
     assert sample("asr_audio_seconds_total") == 2.0
     assert sample("asr_rtf_count") == 1
     assert sample("asr_guard_hits_total", {"kind": "loop"}) == 1
-    for stage in ("upload", "decode", "vad", "queue", "encode", "generation", "total"):
+    assert sample("asr_request_seconds_count", {"route": "/transcribe", "caller": "address"}) == 2
+    assert sample("asr_request_seconds_count", {"route": "/livez", "caller": "none"}) == 1
+    for stage in ("upload", "decode", "vad", "queue", "encode", "first_token", "generation", "align", "total"):
         assert sample("asr_request_stage_seconds_count", {"stage": stage}) == 1, stage

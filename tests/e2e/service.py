@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,10 +53,10 @@ class Service:
 
 
 @contextmanager
-def serve(**settings: str) -> Iterator[Service]:
-    """A service on a free port with ASR_... `settings`, not yet ready."""
+def serve(command: Sequence[str] = ("asr_service", "serve", "--port", "0"), **settings: str) -> Iterator[Service]:
+    """A service on a free port with ASR_... `settings`, not yet ready. `command`: a module and its arguments."""
     with subprocess.Popen(
-        [sys.executable, "-m", "asr_service", "serve", "--port", "0"],
+        [sys.executable, "-m", *command],
         env=_environment(settings),
         stderr=subprocess.PIPE,
         text=True,

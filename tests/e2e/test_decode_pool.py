@@ -61,9 +61,9 @@ async def drained(answers: AsyncIterator[Window | AudioSummary]) -> list[Window 
 
 
 @asynccontextmanager
-async def pool_of(workers: int, limits: AudioLimits | None = None) -> AsyncIterator[tuple[DecodePool, list[None]]]:
-    restarts: list[None] = []
-    pool = DecodePool(workers, limits or AudioLimits(), ENV, on_restart=lambda: restarts.append(None))
+async def pool_of(workers: int, limits: AudioLimits | None = None) -> AsyncIterator[tuple[DecodePool, list[str]]]:
+    restarts: list[str] = []
+    pool = DecodePool(workers, limits or AudioLimits(), ENV, on_restart=restarts.append)
     await pool.start()
     try:
         yield pool, restarts
@@ -152,7 +152,7 @@ async def test_killed_at_work_and_killed_idle() -> None:
         os.close(audio)
         os.close(pcm)
         assert len((await transcribable(pool, sounds.wav(clip()))).windows) == 1
-        assert len(restarts) == 1
+        assert restarts == ["killed"]
 
 
 async def test_too_much_memory_is_an_answer_not_a_death() -> None:
@@ -168,7 +168,7 @@ async def test_too_much_computing_ends_one_recording() -> None:
         with pytest.raises(UnreadableAudio, match="computing time"):
             await transcribable(pool, sounds.wav(np.tile(clip(), 800)))
         assert len((await transcribable(pool, sounds.wav(clip()))).windows) == 1
-        assert len(restarts) == 1
+        assert restarts == ["cpu_time"]
 
 
 async def test_too_long_is_refused_before_the_disk_is_full() -> None:

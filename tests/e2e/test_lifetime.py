@@ -99,8 +99,10 @@ async def test_what_takes_longer_than_the_grace_time_is_told_so(long_recording: 
     assert {answer.status_code for answer in answers} == {503}
 
 
-async def test_100_clients_that_disconnect_leave_the_service_empty(service: Service) -> None:
-    recording = speech(12)
+async def vanish(service: Service, recording: bytes, count: int = 100) -> tuple[float, float]:
+    """Let so many clients leave in the middle of their requests: seconds until the service has let go of all of them,
+    and until the engine has.
+    """
     port = httpx.URL(service.url).port
     head = (
         "POST /transcribe?language=en HTTP/1.1\r\nHost: asr\r\nContent-Type: audio/flac\r\n"
@@ -108,14 +110,16 @@ async def test_100_clients_that_disconnect_leave_the_service_empty(service: Serv
     )
     async with client_of(service) as client:
         writers = []
-        for number in range(100):
+        for number in range(count):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writers.append(writer)
             # Every fourth is still uploading when it leaves.
             body = recording if number % 4 else recording[:10_000]
             writer.write(head.encode() + body)
             await writer.drain()
-        while await metric(client, "asr_queue_requests") < 90 or await metric(client, "asr_engine_running") == 0:
+        while await metric(client, "asr_queue_requests") < 0.9 * count or not await metric(
+            client, "asr_engine_running"
+        ):
             continue
 
         for writer in writers:
@@ -123,13 +127,29 @@ async def test_100_clients_that_disconnect_leave_the_service_empty(service: Serv
         left = time.monotonic()
         while any([await metric(client, name) for name in ("asr_queue_requests", "asr_queue_audio_seconds")]):
             assert time.monotonic() - left < 10
-        # The engine is in the middle of a step, which ends first: here one may encode a dozen windows.
+        released_s = time.monotonic() - left
+        # The engine is in the middle of a step, which ends first; what a busy machine makes of its threads is slow.
         while any([await metric(client, name) for name in ("asr_engine_running", "asr_engine_waiting")]):
             assert time.monotonic() - left < 60
+        return released_s, time.monotonic() - left
 
+
+async def test_100_clients_that_disconnect_leave_the_service_empty(service: Service) -> None:
+    recording = speech(12)
+    await vanish(service, recording)
+    async with client_of(service) as client:
         answer = await client.post("/transcribe?language=en", content=recording)
         assert answer.status_code == 200
         # Their requests ended one by one, each as one whose client has gone.
         gone = 'asr_requests_total{code="client_gone",method="POST",route="/transcribe",status="499"} '
         (count,) = (line for line in (await client.get("/metrics")).text.splitlines() if line.startswith(gone))
         assert float(count.removeprefix(gone)) >= 90
+
+
+@pytest.mark.slow
+async def test_100_clients_that_disconnect_are_let_go_of_within_a_second(service: Service) -> None:
+    """On a quiet machine, which this one may not be every time."""
+    recording = speech(12)
+    times = [await vanish(service, recording) for _ in range(3)]
+    assert min(released_s for released_s, _ in times) <= 1.0, times
+    assert min(empty_s for _, empty_s in times) <= 1.0, times

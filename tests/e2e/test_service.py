@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import json
 import re
 import statistics
 import subprocess
@@ -74,8 +75,16 @@ async def test_all_that_is_promised_is_in_the_answer(service: Service) -> None:
     (segment,) = answer["segments"]
     assert segment["text"] == answer["text"]
     assert 0 <= segment["start"] < segment["end"] <= answer["duration_s"]
-    assert answer["timings_ms"].keys() == {"decode", "vad", "queue", "encode", "decode_steps", "total"}
+    assert answer["timings_ms"].keys() == {"decode", "vad", "queue", "encode", "decode_steps", "align", "total"}
     assert all(value >= 0 for value in answer["timings_ms"].values())
+
+
+def test_the_probe_finds_it_well_and_its_sample_is_understood_word_by_word(service: Service) -> None:
+    probe = [sys.executable, "-c", "from asr_service.entry import main; main()", "probe", service.url]
+    done = subprocess.run(probe, capture_output=True, text=True, timeout=60, check=False)
+    line = json.loads(done.stdout)
+    assert (done.returncode, line["ok"], line["ready"], line["error"]) == (0, True, True, None)
+    assert line["word_error_rate"] == 0
 
 
 async def liveness_under_load(service: Service) -> list[float]:

@@ -84,7 +84,6 @@ def test_two_hours_stream_in_order_and_in_little_memory(
                     segments.append(item)
                 else:
                     whole = item
-    ended_s = time.perf_counter() - sent_at
     record_property("first_text_s", round(first_s, 2))
     record_property("api_memory_growth_mib", round((peak - before) / 2**20))
     assert whole["type"] == "transcript"
@@ -100,7 +99,7 @@ def test_two_hours_stream_in_order_and_in_little_memory(
         for ours, theirs in zip(_pieces(heard), _pieces(expected), strict=False)
     )
     assert agreeing >= 0.97 * len(expected)
-    assert first_s < 0.25 * ended_s
+    assert first_s <= 3, f"the first text came after {first_s:.1f} s"
     assert peak - before <= 300 * 2**20
 
 

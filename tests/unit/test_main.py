@@ -4,8 +4,11 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -58,6 +61,37 @@ def test_a_taken_port_is_one_sentence_and_exit_code_1() -> None:
 
 
 @pytest.mark.parametrize(
+    ("variable", "content", "sentence"),
+    [
+        ("ASR_AUTH__KEYS_FILE", None, "No such file or directory. `asr-service keys create` makes the file"),
+        ("ASR_AUTH__JWT__PUBLIC_KEY_FILE", "-----BEGIN NONSENSE-----", "it is not PEM of a public key."),
+    ],
+)
+def test_without_something_to_check_callers_by_nothing_starts(
+    tmp_path: Path, variable: str, content: str | None, sentence: str
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_text(content)
+
+    done = run("serve", "--port", "0", ASR_AUTH__MODE="required", **{variable: str(path)})
+
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(str(path))
+    assert sentence in last
+    assert "Traceback" not in done.stderr
+
+
+def test_keys_are_made_where_the_settings_say(tmp_path: Path) -> None:
+    made = run("keys", "create", "web", ASR_AUTH__KEYS_FILE=str(tmp_path / "keys.json"))
+
+    assert made.returncode == 0
+    assert made.stdout.startswith("asr_")
+    assert made.stdout.strip() not in (tmp_path / "keys.json").read_text()
+
+
+@pytest.mark.parametrize(
     ("compare", "sentence"),
     [
         ("ASR_ENCODR=exact", "ASR_ENCODR is not a setting of this service; did you mean ASR_ENCODER?\n"),
@@ -91,3 +125,16 @@ def test_a_manifest_that_is_not_there_is_one_sentence_and_exit_code_1() -> None:
     done = run("evaluate", "no-such.tsv")
 
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "no-such.tsv: No such file or directory.\n")
+
+
+def test_traces_without_their_packages_are_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    # As if they were not installed.
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry.exporter'] = None\n")
+
+    done = run("serve", PYTHONPATH=f"{tmp_path}:{ROOT / 'src'}", ASR_TRACES__ENDPOINT="http://127.0.0.1:4318")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "ASR_TRACES__ENDPOINT is set, but traces need packages that are not installed: install 'asr-service[otel]', or "
+        "unset it.\n"
+    )

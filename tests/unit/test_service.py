@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import IO, Any
 
 import pytest
 
-from asr_service.domain import Segment, Transcript, WindowOptions
+from asr_service.domain import AudioSummary, Part, Segment, Token, Transcript, WindowOptions, WindowTimings, Word
 from asr_service.errors import EngineCrashed, EngineError, EngineNotReady, UnreadableAudio
 from asr_service.service import Transcriber
 from tests.fakes import FakeDecoder, FakeEngine, nothing_left_behind, result, settle
@@ -160,6 +161,32 @@ async def test_one_request_has_a_limited_share_of_the_engine(audio: IO[bytes]) -
         assert (await task).text == " ".join(f"w{index}" for index in range(10))
 
 
+async def test_a_live_request_takes_its_whole_share_once_its_first_window_is_done(audio: IO[bytes]) -> None:
+    engine = FakeEngine()
+    transcriber = Transcriber(engine, FakeDecoder(10), windows_in_flight=5)
+    items = transcriber.stream(audio, WindowOptions("en"), "r", live=True)
+
+    async def whole() -> Transcript:
+        async for item in items:
+            if isinstance(item, Transcript):
+                return item
+        raise AssertionError("no transcript")
+
+    async with running(whole()):
+        first, second = await engine.next_call(), await engine.next_call()
+        await settle()
+        assert engine.running == [first, second]
+        second.finish("second")
+        third = await engine.next_call()
+        await settle()
+        assert engine.running == [first, third]
+
+        first.finish("first")
+        await settle()
+
+        assert len(engine.running) == 5
+
+
 async def test_a_failing_window_fails_the_request_and_cancels_the_others(audio: IO[bytes]) -> None:
     engine, decoder = FakeEngine(), FakeDecoder(3, hang=True)
     transcriber = Transcriber(engine, decoder, windows_in_flight=3)
@@ -272,11 +299,95 @@ async def test_stopped_runaway_outputs_are_counted_and_told(audio: IO[bytes]) ->
     )
 
 
+async def test_windows_without_the_words_that_were_asked_for_are_counted_and_told(audio: IO[bytes]) -> None:
+    words = (Word(0.1, 0.4, "one"),)
+    answers = [dataclasses.replace(result("one", ms=3), words=words), result("two"), result("")]
+    counted: list[str] = []
+
+    def transcriber() -> Transcriber:
+        return Transcriber(
+            FakeEngine(answers), FakeDecoder(3), windows_in_flight=1, on_unaligned=lambda: counted.append("one")
+        )
+
+    transcript = await transcriber().transcribe(audio, WindowOptions(words=True), "r")
+    assert counted == ["one"]
+    assert transcript.warnings == ("The words between 1.1 s and 1.9 s could not be aligned.",)
+
+    audio.seek(0)
+    assert (await transcriber().transcribe(audio, ANY, "r")).warnings == ()
+    assert counted == ["one"]
+
+
+async def test_who_waits_longest_for_a_first_token_is_known(audio: IO[bytes]) -> None:
+    engine = FakeEngine()
+    transcriber = Transcriber(engine, FakeDecoder(2), windows_in_flight=1)
+    assert transcriber.oldest_wait_s == 0
+    async with running(transcriber.transcribe(audio, WindowOptions("en"), "r")) as task:
+        first = await engine.next_call()
+        before_s = transcriber.oldest_wait_s
+        assert 0 < before_s < transcriber.oldest_wait_s
+
+        first.start("en")
+        assert transcriber.oldest_wait_s == 0
+        first.finish("one")
+        (await engine.next_call()).finish("two")
+        timings = (await task).timings
+
+    assert timings.first_token_ms is not None
+    assert before_s * 1000 < timings.first_token_ms < timings.total_ms
+
+
+async def test_who_gives_up_waits_no_longer(audio: IO[bytes]) -> None:
+    engine = FakeEngine()
+    transcriber = Transcriber(engine, FakeDecoder(1), windows_in_flight=1)
+    async with running(transcriber.transcribe(audio, WindowOptions("en"), "r")):
+        await engine.next_call()
+        assert transcriber.oldest_wait_s > 0
+    assert transcriber.oldest_wait_s == 0
+
+
+async def test_without_speech_there_is_no_first_token(audio: IO[bytes]) -> None:
+    transcript = await Transcriber(FakeEngine([]), FakeDecoder(0), windows_in_flight=2).transcribe(audio, ANY, "r")
+    assert transcript.timings.first_token_ms is None
+
+
+async def test_the_slowest_alignment_counts(audio: IO[bytes]) -> None:
+    answers = [
+        dataclasses.replace(result("a"), timings=WindowTimings(1, 1, 1, 1, align_ms=ms)) for ms in (4.0, 9.0, 2.0)
+    ]
+    transcriber = Transcriber(FakeEngine(answers), FakeDecoder(3), windows_in_flight=1)
+    assert (await transcriber.transcribe(audio, ANY, "r")).timings.align_ms == 9.0
+
+
+async def test_a_window_that_the_model_has_cut_gives_a_segment_for_each_part(audio: IO[bytes]) -> None:
+    tokens = tuple(Token(i, data, -0.5) for i, data in enumerate((b"", b" One", b" two.", b"", b"", b" Three", b"")))
+    cut = dataclasses.replace(
+        result("One two. Three"),
+        words=(Word(0.1, 0.2, "One"), Word(0.2, 0.4, "two."), Word(0.6, 0.7, "Three")),
+        details=tokens,
+        parts=(Part(0.0, 0.4, "One two.", 4), Part(0.4, 0.4, "", 0), Part(0.5, 0.8, "Three", 3)),
+        no_speech_prob=0.25,
+    )
+    transcriber = Transcriber(FakeEngine([result("Before."), cut]), FakeDecoder(2), windows_in_flight=1)
+
+    transcript = await transcriber.transcribe(audio, WindowOptions(timestamps=True), "r")
+
+    assert transcript.text == "Before. One two. Three"
+    assert transcript.segments == (
+        Segment(0.1, 0.9, "Before."),
+        Segment(1.0, 1.4, "One two.", (Word(1.1, 1.2, "One"), Word(1.2, 1.4, "two.")), tokens[:4], 0.25),
+        Segment(1.5, 1.8, "Three", (Word(1.6, 1.7, "Three"),), tokens[4:], 0.25),
+    )
+
+
 async def test_tells_when_all_is_decoded(audio: IO[bytes]) -> None:
     durations: list[float] = []
     transcriber = Transcriber(FakeEngine([result("a"), result("b")]), FakeDecoder(2), windows_in_flight=2)
 
-    await transcriber.transcribe(audio, ANY, "r", on_decoded=lambda summary: durations.append(summary.duration_s))
+    async def decoded(summary: AudioSummary) -> None:
+        durations.append(summary.duration_s)
+
+    await transcriber.transcribe(audio, ANY, "r", on_decoded=decoded)
 
     assert durations == [2.0]
 

@@ -13,10 +13,19 @@ from fastapi import FastAPI
 
 import asr_service
 from asr_service.admission import Admission
-from asr_service.api import health, openai, openapi, problems, transcribe
+from asr_service.api import auth, docs, headers, health, openai, openapi, problems, transcribe
 from asr_service.api.middleware import RequestContext
 from asr_service.api.parts import Parts
+from asr_service.auth.authenticator import AuthConfig, Authenticator
+from asr_service.callers import CallerLimits
 from asr_service.observability.metrics import Metrics
+from asr_service.observability.traces import NO_TRACES, Tracer
+from asr_service.quotas.callers import Quotas
+from asr_service.quotas.logins import FailedLogins
+from asr_service.quotas.memory import MemoryStore
+from asr_service.quotas.outage import OutageProofStore
+from asr_service.quotas.shared import RedisStore
+from asr_service.quotas.stores import Store
 from asr_service.service import Decoder, Engine, Transcriber
 from asr_service.settings import Settings
 
@@ -29,9 +38,12 @@ def create_app(
     decoder: Decoder,
     metrics: Metrics,
     *,
+    tracer: Tracer = NO_TRACES,
     on_load_failed: Callable[[Exception], None] = lambda error: None,
 ) -> FastAPI:
-    """The service on `engine` and `decoder`, which it starts and stops with its own lifespan.
+    """The service on `engine` and `decoder`, which it starts and stops with its own lifespan. It closes `tracer` too.
+
+    Raises AuthUnusable when the files that callers are checked by cannot be used.
 
     `on_load_failed` is told why there will be no model (ModelUnavailable, or whatever went wrong); end the server then.
     """
@@ -39,6 +51,13 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
+            # The first to come, and so the last to go: it hears of all that the others do.
+            stack.push_async_callback(tracer.aclose)
+            if authenticator is not None:
+                stack.push_async_callback(authenticator.aclose)
+                authenticator.start()
+            stack.push_async_callback(store.aclose)
+            await store.start()
             # The engine first: its model loads while the decode workers start.
             stack.push_async_callback(engine.aclose)
             await engine.start()
@@ -51,37 +70,106 @@ def create_app(
                 loading.cancel()
                 await asyncio.gather(loading, return_exceptions=True)
 
+    authenticator = _authenticator(settings)
+    store = _limit_store(settings, metrics)
     app = FastAPI(
         title="asr-service",
         version=asr_service.__version__,
         description=openapi.DESCRIPTION,
         lifespan=lifespan,
+        # Served by `docs`; Swagger UI would come from somebody else's server otherwise.
+        docs_url=None,
         redoc_url=None,
+        # A redirect would repeat whatever host the request named, and a proxy's rules for a path must mean that path.
+        redirect_slashes=False,
+        # FastAPI's own spans know nothing of the stages, and its logs hold what callers wrote.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
-    transcriber = Transcriber(engine, decoder, windows_in_flight=settings.windows_in_flight, on_guard=metrics.guard_hit)
+    transcriber = Transcriber(
+        engine,
+        decoder,
+        windows_in_flight=settings.windows_in_flight,
+        on_guard=metrics.guard_hit,
+        on_unaligned=metrics.words_unaligned,
+    )
     admission = Admission(
         max_requests=settings.max_queue, max_audio_s=settings.max_queue_audio_s, on_refused=metrics.refused
     )
     metrics.watch_ready(lambda: engine.not_ready_reason is None and not admission.closed)
-    metrics.watch_queue(lambda: admission.requests, lambda: admission.audio_s)
+    metrics.watch_queue(lambda: admission.requests, lambda: admission.audio_s, lambda: transcriber.oldest_wait_s)
+    limits = settings.rate_limit
     app.state.parts = Parts(
         engine=engine,
         transcriber=transcriber,
         metrics=metrics,
         admission=admission,
+        quotas=Quotas(
+            CallerLimits(
+                requests_per_minute=limits.requests_per_minute,
+                audio_s_per_minute=limits.audio_s_per_minute,
+                audio_s_per_day=limits.audio_s_per_day,
+                concurrent=limits.concurrent,
+            ),
+            store,
+            on_limited=metrics.rate_limited,
+        ),
         max_upload_bytes=settings.max_upload_bytes,
         model_aliases=settings.other_model_names,
         created=int(time.time()),
         upload_timeout_s=settings.upload_timeout_s,
         request_timeout_s=settings.request_timeout_s,
     )
+    failed_logins = FailedLogins(limits.failed_logins_per_minute, store, on_limited=metrics.rate_limited)
+    app.state.gate = auth.Gate(authenticator, metrics, failed_logins)
+    app.include_router(auth.router)
     app.include_router(transcribe.router)
     app.include_router(openai.router)
     app.include_router(health.router)
-    app.add_middleware(RequestContext, metrics=metrics, admission=admission)
+    app.include_router(docs.router)
+    app.add_middleware(RequestContext, metrics=metrics, admission=admission, tracer=tracer)
+    headers.install(app, settings.allowed_origins)
     problems.install(app)
     openapi.install(app)
     return app
+
+
+def _authenticator(settings: Settings) -> Authenticator | None:
+    """What callers are checked by, if they are. Raises AuthUnusable."""
+    if settings.auth.mode == "none":
+        return None
+    jwt = settings.auth.jwt
+    return Authenticator(
+        AuthConfig(
+            keys_file=settings.auth.keys_file,
+            secret=jwt.secret.get_secret_value() if jwt.secret is not None else None,
+            public_key_file=jwt.public_key_file,
+            jwks_url=jwt.jwks_url,
+            issuer=jwt.issuer,
+            audience=jwt.audience,
+            leeway_s=jwt.leeway_s,
+            lifetime_s=jwt.lifetime_s,
+        )
+    )
+
+
+def _limit_store(settings: Settings, metrics: Metrics) -> Store:
+    """Where limits are counted."""
+    if settings.redis_url is None:
+        return MemoryStore()
+    store = OutageProofStore(
+        RedisStore(settings.redis_url.get_secret_value()),
+        MemoryStore(),
+        on_failure=settings.rate_limit.on_store_failure,
+        on_failed=metrics.limit_store_failed,
+    )
+    metrics.watch_limit_store(lambda: store.up)
+    return store
 
 
 async def _announce(engine: Engine, metrics: Metrics, on_load_failed: Callable[[Exception], None]) -> None:
@@ -92,7 +180,7 @@ async def _announce(engine: Engine, metrics: Metrics, on_load_failed: Callable[[
         return
     model = engine.model
     assert model is not None, "an engine that is ready has a model"
-    metrics.model_loaded(model)
+    metrics.engine().model_loaded(model)
     _log.info(
         "ready",
         model=model.name,

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from asr_service.callers import Caller
+from asr_service.observability.traces import NO_SPAN, Span
+
 
 @dataclass(slots=True)
 class RequestRecord:
@@ -15,7 +18,12 @@ class RequestRecord:
     request_id: str
     code: str = "ok"
     error: str | None = None
+    caller: Caller | None = None
     facts: dict[str, object] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Fields that the answer will have, whatever it is."""
+    span: Span = NO_SPAN
+    """The request in its trace."""
 
 
 def record_of(scope: Scope) -> RequestRecord:

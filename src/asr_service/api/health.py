@@ -8,10 +8,15 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse
 
+from asr_service.api.auth import METRICS
+from asr_service.api.openapi import problem_responses
 from asr_service.api.parts import PartsDep
 from asr_service.api.schemas import LiveReply, NotReadyReply, ReadyReply
+from asr_service.errors import EngineCrashed, EngineNotReady, Overloaded, ShuttingDown, Unavailable
 
 router = APIRouter(tags=["operations"])
+# Reading the metrics takes no model and no place in the queue.
+_NEVER = (Unavailable, Overloaded, ShuttingDown, EngineNotReady, EngineCrashed)
 
 
 @router.get("/livez", summary="Is the process alive?")
@@ -30,7 +35,8 @@ async def livez(response: Response) -> LiveReply:
     responses={
         503: {
             "model": NotReadyReply,
-            "description": "The model is loading, the engine is restarting, or the service is shutting down.",
+            "description": "The model is loading, the engine is restarting or keeps dying, or the service is "
+            "shutting down.",
         }
     },
 )
@@ -53,7 +59,11 @@ async def readyz(parts: PartsDep) -> JSONResponse:
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    dependencies=METRICS,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problem_responses(401, 403, 429, 503, without=_NEVER),
+    },
 )
 async def metrics(parts: PartsDep) -> Response:
     """All metrics in Prometheus' text format; `docs/metrics.md` describes them."""

@@ -7,7 +7,7 @@ leaves. Must not know how audio is transcribed, nor the shape of any reply.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,9 +20,12 @@ from asr_service.admission import Ticket
 from asr_service.api import uploads
 from asr_service.api.context import RequestRecord, record_of
 from asr_service.api.deadline import Deadline
+from asr_service.api.limits import LimitedRequest, limited
 from asr_service.api.parts import Parts
+from asr_service.api.problems import loggable
 from asr_service.domain import AudioSummary, ModelInfo, Segment, Transcript, WindowOptions
 from asr_service.errors import AsrError, DeadlineExceeded, EngineNotReady
+from asr_service.observability.traces import stage
 from asr_service.service import NOT_READY_RETRY_S, Engine
 
 _LAST_WORDS_S = 2.0
@@ -39,40 +42,54 @@ class Job:
     record: RequestRecord
     _parts: Parts
     _ticket: Ticket
+    _limits: LimitedRequest
     _deadline: Deadline
 
-    async def items(self, recording: uploads.Recording, options: WindowOptions) -> AsyncGenerator[Item, None]:
-        """Each segment of a recording as soon as it and all before it are done, lastly the whole. Raises AsrError."""
+    async def items(
+        self, recording: uploads.Recording, options: WindowOptions, *, live: bool = False
+    ) -> AsyncGenerator[Item, None]:
+        """Each segment of a recording as soon as it and all before it are done, lastly the whole. Raises AsrError.
+
+        `live`: somebody reads along, so the first segment is hurried.
+        """
         done_s = 0.0
 
-        def decoded(summary: AudioSummary) -> None:
+        async def decoded(summary: AudioSummary) -> None:
             self._ticket.decoded(summary.duration_s)
+            _note_decoding(self.record, summary)
+            await self._limits.charge(summary.duration_s)
 
-        stream = self._parts.transcriber.stream(recording.file, options, self.record.request_id, on_decoded=decoded)
-        async with contextlib.aclosing(self._deadline.items(stream)) as items:
-            async for item in items:
-                end_s = item.duration_s if isinstance(item, Transcript) else item.end_s
-                self._ticket.transcribed(max(0.0, end_s - done_s))
-                done_s = max(done_s, end_s)
-                if isinstance(item, Transcript):
-                    self._parts.metrics.transcribed(item)
-                    _note(self.record, item)
-                yield item
+        with stage(self.record.span, "transcribe") as span:
+            stream = self._parts.transcriber.stream(
+                recording.file, options, self.record.request_id, live=live, on_decoded=decoded, span=span
+            )
+            async with contextlib.aclosing(self._deadline.items(stream)) as items:
+                async for item in items:
+                    end_s = item.duration_s if isinstance(item, Transcript) else item.end_s
+                    self._ticket.transcribed(max(0.0, end_s - done_s))
+                    done_s = max(done_s, end_s)
+                    if isinstance(item, Transcript):
+                        self._parts.metrics.transcribed(item)
+                        _note(self.record, item)
+                        span.end()
+                    yield item
 
-    async def all_items(self, options: WindowOptions) -> AsyncGenerator[tuple[int, Item | AsrError], None]:
+    async def all_items(
+        self, options: WindowOptions, *, live: bool = False
+    ) -> AsyncGenerator[tuple[int, Item | AsrError], None]:
         """The items of all recordings, with the number of theirs: file by file in order, though all are worked on.
 
         The error of a single recording is raised; with several, it stands in for what is left of its own.
         """
         recordings = self.upload.recordings
         if len(recordings) == 1:
-            async with contextlib.aclosing(self.items(recordings[0], options)) as items:
+            async with contextlib.aclosing(self.items(recordings[0], options, live=live)) as items:
                 async for item in items:
                     yield 0, item
             return
         queues: list[asyncio.Queue[Item | AsrError | None]] = [asyncio.Queue() for _ in recordings]
         tasks = [
-            asyncio.create_task(self._fill(queue, self.items(recording, options)))
+            asyncio.create_task(self._fill(queue, self.items(recording, options, live=live)))
             for queue, recording in zip(queues, recordings, strict=True)
         ]
         try:
@@ -101,22 +118,34 @@ class Job:
 async def accept(request: Request, parts: Parts, *, fields: Collection[str], max_files: int = 1) -> AsyncIterator[Job]:
     """Admit a request, receive its upload, and hold both until the block ends. Raises AsrError."""
     record = record_of(request.scope)
-    with parts.admission.enter() as ticket, parts.metrics.transcribing():
+    async with contextlib.AsyncExitStack() as stack:
+        # Before the caller's own limits: who is refused because others fill the service has used up nothing.
+        ticket = stack.enter_context(parts.admission.enter())
+        limits = await stack.enter_async_context(limited(record, parts.quotas))
+        stack.enter_context(parts.metrics.transcribing())
         started = time.perf_counter()
-        async with uploads.receive(
+        receiving = uploads.receive(
             request,
             max_bytes=parts.max_upload_bytes,
             timeout_s=parts.upload_timeout_s,
             fields=fields,
             max_files=max_files,
-        ) as upload:
-            upload_s = time.perf_counter() - started
-            parts.metrics.upload_ended(upload_s)
-            record.facts |= {"bytes": upload.size_bytes, "upload_ms": round(upload_s * 1000, 1)}
-            deadline = Deadline(parts.request_timeout_s)
-            # The items end at the deadline itself. A little later the sending ends too, should nobody read it.
-            async with deadline.enforced(spare_s=min(_LAST_WORDS_S, parts.request_timeout_s)):
-                yield Job(upload, record, parts, ticket, deadline)
+        )
+        with stage(record.span, "upload") as span:
+            upload = await stack.enter_async_context(receiving)
+            span.add({"asr.bytes": upload.size_bytes})
+        upload_s = time.perf_counter() - started
+        parts.metrics.upload_ended(upload_s)
+        record.facts |= {
+            "model": serving_model(parts.engine).name,
+            "files": len(upload.recordings),
+            "bytes": upload.size_bytes,
+            "upload_ms": round(upload_s * 1000, 1),
+        }
+        deadline = Deadline(parts.request_timeout_s)
+        # The items end at the deadline itself. A little later the sending ends too, should nobody read it.
+        await stack.enter_async_context(deadline.enforced(spare_s=min(_LAST_WORDS_S, parts.request_timeout_s)))
+        yield Job(upload, record, parts, ticket, limits, deadline)
 
 
 def serving_model(engine: Engine) -> ModelInfo:
@@ -210,7 +239,7 @@ async def live(
             async for piece in pieces:
                 yield piece
         except AsrError as error:
-            record.code, record.error = error.code, error.message
+            record.code, record.error = error.code, loggable(error.message)
             yield on_error(error)
 
     return LiveResponse(all_pieces(), media_type, needed.pop_all())
@@ -220,22 +249,37 @@ async def _next(pieces: AsyncGenerator[str, None]) -> str:
     return await anext(pieces)
 
 
+def _note_decoding(record: RequestRecord, summary: AudioSummary) -> None:
+    _sum_up(record, "audio_s", round(summary.duration_s, 3))
+    _keep_largest(record, {"decode_ms": summary.decode_ms, "vad_ms": summary.vad_ms})
+
+
 def _note(record: RequestRecord, transcript: Transcript) -> None:
     timings = transcript.timings
-    facts = {
-        "audio_s": round(transcript.duration_s, 3),
-        "segments": len(transcript.segments),
-        "decode_ms": round(timings.decode_ms, 1),
-        "vad_ms": round(timings.vad_ms, 1),
-        "queue_ms": round(timings.queue_ms, 1),
-        "encode_ms": round(timings.encode_ms, 1),
-        "decode_steps_ms": round(timings.decode_steps_ms, 1),
-        "total_ms": round(timings.total_ms, 1),
-        "model": transcript.model,
+    _sum_up(record, "segments", len(transcript.segments))
+    stages = {
+        "queue_ms": timings.queue_ms,
+        "encode_ms": timings.encode_ms,
+        "first_token_ms": timings.first_token_ms,
+        "decode_steps_ms": timings.decode_steps_ms,
+        "align_ms": timings.align_ms,
+        "total_ms": timings.total_ms,
     }
-    # Of several recordings: audio and segments together, and the stages of the last one to end.
-    for name in ("audio_s", "segments"):
-        before = record.facts.get(name, 0)
-        assert isinstance(before, int | float)
-        facts[name] = before + facts[name]  # type: ignore[operator]
-    record.facts |= facts
+    _keep_largest(record, {name: value for name, value in stages.items() if value is not None})
+
+
+def _sum_up(record: RequestRecord, name: str, value: float) -> None:
+    """Of several recordings a request has its audio and segments together …"""
+    record.facts[name] = _noted(record, name) + value
+
+
+def _keep_largest(record: RequestRecord, values_ms: Mapping[str, float]) -> None:
+    """… and of each stage the longest, since they are worked on at the same time."""
+    for name, value in values_ms.items():
+        record.facts[name] = round(max(value, _noted(record, name)), 1)
+
+
+def _noted(record: RequestRecord, name: str) -> float:
+    before = record.facts.get(name, 0)
+    assert isinstance(before, int | float)
+    return before

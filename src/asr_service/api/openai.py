@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from asr_service.api import uploads
+from asr_service.api.auth import TRANSCRIBE
 from asr_service.api.jobs import accept, last, live, serving_model, unless_disconnected
 from asr_service.api.openai_schemas import (
     DeltaEvent,
@@ -70,6 +71,7 @@ _TRANSCRIPTION: dict[str, Mapping[str, Any]] = {
     **_TRANSLATION,
     "language": OPTIONS["language"],
     "hotwords": OPTIONS["hotwords"],
+    "timestamps": OPTIONS["timestamps"],
     "stream": {
         "description": "`true` sends the text as server-sent events while the recording is transcribed. With the "
         "format `json` only.",
@@ -129,10 +131,10 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
             kind: {"schema": {"type": "string"}} for kind in ("text/plain", "application/x-subrip", "text/vtt")
         },
     },
-    **openai_error_responses(400, 404, 408, 413, 500, 503, 504),
+    **openai_error_responses(400, 401, 403, 404, 408, 413, 429, 500, 503, 504),
 }
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = APIRouter(prefix="/v1", tags=["OpenAI"], dependencies=TRANSCRIBE)
 
 
 @router.post(
@@ -162,13 +164,13 @@ async def create_translation(request: Request, parts: PartsDep) -> Response:
     return await _answer(request, parts, _TRANSLATION, "translate")
 
 
-@router.get("/models", summary="The models that can be named", responses=openai_error_responses(503))
+@router.get("/models", summary="The models that can be named", responses=openai_error_responses(401, 403, 429, 503))
 async def list_models(parts: PartsDep) -> ModelsReply:
     """The served model, and its other names."""
     return ModelsReply(data=[ModelReply(id=name, created=parts.created) for name in _names(parts)])
 
 
-@router.get("/models/{model:path}", summary="One model", responses=openai_error_responses(404, 503))
+@router.get("/models/{model:path}", summary="One model", responses=openai_error_responses(401, 403, 404, 429, 503))
 async def retrieve_model(model: str, parts: PartsDep) -> ModelReply:
     """Whether a model can be named here."""
     _check_model(model, parts)
@@ -181,7 +183,7 @@ async def _answer(request: Request, parts: Parts, known: Mapping[str, Any], task
         fields = {*known, *_NOT_DONE, _CHUNKING_TYPE}
         job = await stack.enter_async_context(accept(request, parts, fields=fields))
         wish = _wish(job.upload, model, parts, task)
-        items = job.items(job.upload.recordings[0], wish.options)
+        items = job.items(job.upload.recordings[0], wish.options, live=wish.stream)
         if wish.stream:
             return await live(request, _pieces(items, logprobs=wish.options.logprobs), _failed, _EVENTS, stack)
         transcript = await unless_disconnected(request.receive, last(items))
@@ -233,6 +235,7 @@ def _wish(upload: uploads.Upload, model: ModelInfo, parts: Parts, task: str) -> 
         # Subtitles are cut between words, and so are better with their times.
         words=words or (style in ("srt", "vtt") and model.word_times),
         logprobs=logprobs or style == "verbose_json",
+        no_speech=style == "verbose_json",
     )
     return _Wish(options, style, stream, "segment" in granularities or not granularities, words)
 
@@ -251,7 +254,7 @@ def _check_chunking(fields: Mapping[str, str]) -> None:
     if text.startswith("{"):
         try:
             given = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             given = {}
         kind = str(given.pop("type", None))
         if given:

@@ -16,11 +16,15 @@ from asr_service.text.formats import separator
 
 _FRAMES_PER_S = 100
 """Whisper's feature frames, in which `seek` counts."""
+_ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 class ErrorDetail(BaseModel):
     message: str = Field(description="One sentence on what happened and what to do.")
-    type: str = Field(description="`invalid_request_error` for what the caller can change, else `server_error`.")
+    type: str = Field(
+        description="`authentication_error`, `permission_error`, `rate_limit_error`, or "
+        "`invalid_request_error` for all else that the caller can change; `server_error` for the rest."
+    )
     param: str | None = Field(description="The field that is to blame, where it is one.")
     code: str = Field(description="Stable name to branch on.")
 
@@ -32,7 +36,7 @@ class ErrorReply(BaseModel):
 
     @classmethod
     def build(cls, status: int, code: str, message: str, param: str | None) -> "ErrorReply":
-        kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+        kind = "server_error" if status >= 500 else _ERROR_TYPES.get(status, "invalid_request_error")
         return cls(error=ErrorDetail(message=message, type=kind, param=param, code=code))
 
 
@@ -83,7 +87,8 @@ class VerboseSegment(BaseModel):
     avg_logprob: float | None = Field(description="Mean log probability of the tokens; null if there are none.")
     compression_ratio: float = Field(description="Bytes of the text by those of its zlib compression: high in loops.")
     no_speech_prob: float | None = Field(
-        description="Always null: speech is found by a detector of its own, and only speech is transcribed."
+        description="What the model thinks of the chance that nobody speaks, though a detector of its own has found "
+        "speech; null when the model does not tell."
     )
 
 
@@ -181,7 +186,8 @@ def _usage(transcript: Transcript) -> DurationUsage:
 
 
 def _logprobs(segments: Iterable[Segment]) -> list[TokenLogprob]:
-    return [TokenLogprob.build(token) for segment in segments for token in segment.tokens]
+    # Times that the model has written are no text.
+    return [TokenLogprob.build(token) for segment in segments for token in segment.tokens if token.data]
 
 
 def _segment(number: int, segment: Segment, temperature: float) -> VerboseSegment:
@@ -195,7 +201,7 @@ def _segment(number: int, segment: Segment, temperature: float) -> VerboseSegmen
         temperature=temperature,
         avg_logprob=_mean([token.logprob for token in segment.tokens]),
         compression_ratio=_compression_ratio(segment.text),
-        no_speech_prob=None,
+        no_speech_prob=segment.no_speech_prob,
     )
 
 

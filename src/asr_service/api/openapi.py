@@ -3,6 +3,7 @@
 Owns texts for readers of /docs. The endpoints describe themselves.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,15 +14,20 @@ from asr_service.api.schemas import Problem
 from asr_service.errors import (
     AsrError,
     AudioTooLong,
+    AuthUnavailable,
     DeadlineExceeded,
     EngineCrashed,
     EngineError,
     EngineNotReady,
+    Forbidden,
     InvalidInput,
     InvalidOption,
     MissingAudio,
     Overloaded,
+    RateLimited,
     ShuttingDown,
+    TokensNotIssued,
+    Unauthenticated,
     Unavailable,
     UnknownModel,
     UnreadableAudio,
@@ -53,6 +59,9 @@ ERRORS: dict[type[AsrError], str] = {
     InvalidInput: "The form is malformed.",
     MissingAudio: "There is no file, or it is empty.",
     UnreadableAudio: "It is not audio, has no sound, or is damaged beyond reading.",
+    Unauthenticated: "There is no API key or token, or it is not valid.",
+    Forbidden: "The API key or token lacks the scope that this needs.",
+    TokensNotIssued: "The service has no secret to sign tokens with, or takes no API keys.",
     UploadTimeout: "The body arrives too slowly, or not at all.",
     UploadTooLarge: "The body is larger than the service takes.",
     UnknownModel: "The model that is named is not served here.",
@@ -63,10 +72,16 @@ ERRORS: dict[type[AsrError], str] = {
     Unavailable: "A resource of the service is used up; try again later.",
     Overloaded: "Too many requests, or too much audio, are waiting.",
     ShuttingDown: "The service is shutting down.",
-    EngineNotReady: "The model is still loading.",
+    RateLimited: "More than this caller may use, or too many refused credentials from its address.",
+    AuthUnavailable: "Who issues tokens cannot be reached, so they cannot be checked.",
+    EngineNotReady: "The model is still loading, or engines keep dying.",
     EngineCrashed: "The engine died repeatedly while it worked on this recording.",
     DeadlineExceeded: "The recording was not finished in time.",
 }
+
+
+_CHALLENGE = {"WWW-Authenticate": {"description": "As RFC 6750 says.", "schema": {"type": "string"}}}
+_HEADERS = {401: _CHALLENGE, 403: _CHALLENGE, 429: _RETRY_AFTER, 503: _RETRY_AFTER}
 
 
 def openai_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -76,7 +91,7 @@ def openai_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         possible = {
             error.code: sentence
             for error, sentence in ERRORS.items()
-            if (400 if error.status in (415, 422) else error.status) == status
+            if (400 if error.status in (415, 422) else error.status) == status and error is not TokensNotIssued
         }
         if status == 500:
             possible["internal_error"] = _INTERNAL
@@ -88,16 +103,20 @@ def openai_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": "\n".join(f"- `{code}`: {sentence}" for code, sentence in possible.items()),
             "content": {"application/json": {"examples": examples}},
         }
-        if status == 503:
-            responses[status]["headers"] = _RETRY_AFTER
+        if status in _HEADERS:
+            responses[status]["headers"] = _HEADERS[status]
     return responses
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may answer with these error statuses."""
+def problem_responses(*statuses: int, without: Collection[type[AsrError]] = ()) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these error statuses, but never `without`."""
     responses: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
-        possible = {error.code: sentence for error, sentence in ERRORS.items() if error.status == status}
+        possible = {
+            error.code: sentence
+            for error, sentence in ERRORS.items()
+            if error.status == status and error not in without
+        }
         if status == 500:
             possible["internal_error"] = _INTERNAL
         responses[status] = {
@@ -109,8 +128,8 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
                 }
             },
         }
-        if status == 503:
-            responses[status]["headers"] = _RETRY_AFTER
+        if status in _HEADERS:
+            responses[status]["headers"] = _HEADERS[status]
     return responses
 
 

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from asr_service.admission import Admission
 from asr_service.observability.metrics import Metrics
+from asr_service.quotas.callers import Quotas
 from asr_service.service import Engine, Transcriber
 
 
@@ -21,6 +22,7 @@ class Parts:
     transcriber: Transcriber
     metrics: Metrics
     admission: Admission
+    quotas: Quotas
     max_upload_bytes: int
     model_aliases: tuple[str, ...]
     created: int

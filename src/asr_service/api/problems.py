@@ -4,6 +4,7 @@ Owns how every error of the service and of the framework looks on the wire. What
 """
 
 import math
+import re
 from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
@@ -14,15 +15,17 @@ from starlette.responses import JSONResponse
 from asr_service.api import openai_schemas
 from asr_service.api.context import record_of
 from asr_service.api.schemas import Problem
-from asr_service.errors import AsrError, InvalidOption, UploadTimeout
+from asr_service.errors import AsrError, Forbidden, InvalidOption, Unauthenticated, UploadTimeout
 
 MEDIA_TYPE = "application/problem+json"
 OPENAI_PREFIX = "/v1/"
+REALM = "asr-service"
 
 _FRAMEWORK_ERRORS = {
     404: ("not_found", "There is nothing at this path; /docs lists what there is."),
     405: ("method_not_allowed", "This path does not answer to this method; the header Allow names those that it does."),
 }
+_QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 INTERNAL_DETAIL = "Something went wrong inside the service; the log has the details under this request_id."
 
 
@@ -38,16 +41,22 @@ def problem(
 ) -> JSONResponse:
     """The response for an error, noted in the request's record too."""
     record = record_of(request.scope)
-    record.code, record.error = code, detail
+    record.code, record.error = code, loggable(detail)
     all_headers = dict(headers or {})
     if retry_after_s is not None:
         all_headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
-    if request.url.path.startswith(OPENAI_PREFIX):
+    # Not `request.url`, which is made of the header Host and so may not be readable.
+    if request.scope["path"].startswith(OPENAI_PREFIX):
         status = 400 if status in (415, 422) else status
         envelope = openai_schemas.ErrorReply.build(status, code, detail, option)
         return JSONResponse(envelope.model_dump(), status, all_headers)
     body = problem_of(status, code, detail, record.request_id)
     return JSONResponse(body.model_dump(), status, all_headers, media_type=MEDIA_TYPE)
+
+
+def loggable(detail: str) -> str:
+    """A sentence without what it quotes: callers' words, which belong into their answer, but not into the log."""
+    return _QUOTED.sub("'…'", detail)
 
 
 def problem_of(status: int, code: str, detail: str, request_id: str) -> Problem:
@@ -71,8 +80,12 @@ def install(app: FastAPI) -> None:
 
 async def _on_asr_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AsrError)
-    # Else the server would go on reading what still trickles in.
-    headers = {"Connection": "close"} if isinstance(error, UploadTimeout) else None
+    headers = {}
+    if isinstance(error, UploadTimeout):
+        # Else the server would go on reading what still trickles in.
+        headers["Connection"] = "close"
+    if isinstance(error, Unauthenticated | Forbidden):
+        headers["WWW-Authenticate"] = _challenge(error)
     return problem(
         request,
         error.status,
@@ -82,6 +95,13 @@ async def _on_asr_error(request: Request, error: Exception) -> JSONResponse:
         retry_after_s=error.retry_after_s,
         headers=headers,
     )
+
+
+def _challenge(error: Unauthenticated | Forbidden) -> str:
+    """RFC 6750, section 3: without credentials the challenge names no error."""
+    if isinstance(error, Forbidden):
+        return f'Bearer realm="{REALM}", error="insufficient_scope", scope="{error.scope}"'
+    return f'Bearer realm="{REALM}"' + (', error="invalid_token"' if error.credentials_given else "")
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:

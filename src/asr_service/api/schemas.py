@@ -25,7 +25,7 @@ class WordReply(BaseModel):
 class SegmentReply(BaseModel):
     """A stretch of speech and its text."""
 
-    start: float = Field(description="Where the speech begins, in seconds from the start of the recording.")
+    start: float = Field(description="Where it begins, in seconds from the start of the recording.")
     end: float = Field(description="Where it ends.")
     text: str
     words: list[WordReply] | None = Field(
@@ -46,8 +46,8 @@ class SegmentReply(BaseModel):
 class TimingsReply(BaseModel):
     """Where the time went, in milliseconds.
 
-    Windows are transcribed side by side, so `queue`, `encode` and `decode_steps` are those of the slowest window, and
-    the stages do not add up to `total`.
+    Windows are transcribed side by side, so `queue`, `encode`, `decode_steps` and `align` are those of the slowest
+    window, and the stages do not add up to `total`.
     """
 
     decode: float = Field(description="Reading and resampling the file.")
@@ -55,6 +55,7 @@ class TimingsReply(BaseModel):
     queue: float = Field(description="Waiting for a free slot in the engine.")
     encode: float = Field(description="The model's encoder.")
     decode_steps: float = Field(description="The model's decoder: from the first step to the last.")
+    align: float = Field(description="Finding the times of words; 0 without the option `words`.")
     total: float = Field(description="From the end of the upload to the finished text.")
 
 
@@ -76,6 +77,7 @@ class TranscriptReply(BaseModel):
                     "queue": 0.8,
                     "encode": 61.0,
                     "decode_steps": 98.7,
+                    "align": 0.0,
                     "total": 181.3,
                 },
                 "warnings": [],
@@ -114,6 +116,7 @@ class TranscriptReply(BaseModel):
                 queue=round(timings.queue_ms, 1),
                 encode=round(timings.encode_ms, 1),
                 decode_steps=round(timings.decode_steps_ms, 1),
+                align=round(timings.align_ms, 1),
                 total=round(timings.total_ms, 1),
             ),
             warnings=[*warnings, *transcript.warnings],

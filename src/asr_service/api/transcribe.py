@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from asr_service.api import uploads
+from asr_service.api.auth import TRANSCRIBE
 from asr_service.api.jobs import Job, accept, last, live, serving_model, unless_disconnected
 from asr_service.api.openapi import problem_responses
 from asr_service.api.parts import PartsDep
@@ -63,6 +64,7 @@ router = APIRouter(tags=["transcription"])
 @router.post(
     "/transcribe",
     summary="Transcribe recordings",
+    dependencies=TRANSCRIBE,
     response_model=TranscriptReply | BatchReply,
     responses={
         200: {
@@ -75,7 +77,7 @@ router = APIRouter(tags=["transcription"])
                 **{kind: {"schema": {"type": "string"}} for name, kind in _FORMATS.items() if name != "json"},
             },
         },
-        **problem_responses(400, 408, 413, 415, 422, 500, 503, 504),
+        **problem_responses(400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra={
         "parameters": [
@@ -157,7 +159,7 @@ async def _batch(job: Job, options: WindowOptions, warnings: tuple[str, ...]) ->
 
 
 async def _pieces(job: Job, options: WindowOptions, warnings: tuple[str, ...], kind: str) -> AsyncGenerator[str, None]:
-    async with contextlib.aclosing(job.all_items(options)) as entries:
+    async with contextlib.aclosing(job.all_items(options, live=True)) as entries:
         async for file, item in entries:
             if isinstance(item, Transcript):
                 yield _event(kind, "transcript", file, _reply(job, item, options, warnings))

@@ -29,6 +29,8 @@ from asr_service.errors import (
 FILE_FIELD = "file"
 _BUFFER_BYTES = 1024 * 1024
 _MAX_FIELD_BYTES = 64 * 1024
+_MAX_FIELDS_CHARACTERS = 256 * 1024
+_MAX_REPEATS = 256
 _MAX_NAME_CHARACTERS = 200
 _RAW_TYPES = ("audio/", "video/")
 _OCTETS = "application/octet-stream"
@@ -100,15 +102,19 @@ async def receive(
 
 
 class _Fields:
-    """Text fields as they come in: only known ones, and only once unless their names end in []."""
+    """Text fields as they come in: only known ones, only once unless their names end in [], and not without end."""
 
     def __init__(self, known: Collection[str]) -> None:
         self._known = known
+        self._characters = 0
         self.texts: dict[str, str] = {}
         self.lists: dict[str, list[str]] = {}
 
     def add(self, name: str, value: str) -> None:
         self.check(name)
+        self._characters += len(value)
+        if self._characters > _MAX_FIELDS_CHARACTERS:
+            raise InvalidOption(f"The options have more than {_MAX_FIELDS_CHARACTERS} characters together.")
         if name.endswith("[]"):
             self.lists.setdefault(name, []).append(value)
         else:
@@ -121,6 +127,8 @@ class _Fields:
             raise InvalidOption(f"There is no option {name[:80]!r}; the options are {options}.", option=name[:80])
         if name in self.texts:
             raise InvalidOption(f"The option {name!r} is given twice.", option=name)
+        if len(self.lists.get(name, ())) == _MAX_REPEATS:
+            raise InvalidOption(f"The option {name!r} is given more than {_MAX_REPEATS} times.", option=name)
 
 
 class _Part:

@@ -91,7 +91,8 @@ class Decoder:
             declared_s = self._declared_s(container, stream)
             is_ogg, time_base = container.format.name == "ogg", stream.time_base
             # Before any work is done, unless the header cannot be true; what really comes out is counted as well.
-            if declared_s and self._max_audio_s < declared_s < self._size_bytes / _LEAST_BYTES_PER_S:
+            announced_s = _stream_s(stream) if is_ogg else declared_s
+            if announced_s and self._max_audio_s < announced_s < self._size_bytes / _LEAST_BYTES_PER_S:
                 raise self._too_long()
             yield from self._joined(self._pcm(container, stream))
         if self.decoded_samples == 0:
@@ -168,8 +169,8 @@ class Decoder:
             return frames * (1152 if rate_hz >= 32_000 else 576) / rate_hz if frames and rate_hz else None
         if name not in _KNOW_THEIR_LENGTH:
             return None
-        if stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base)
+        if (stream_s := _stream_s(stream)) is not None:
+            return stream_s
         only_sound = not container.streams.video
         return container.duration / av.time_base if container.duration is not None and only_sound else None
 
@@ -249,6 +250,8 @@ def _kind(frame: AudioFrame) -> tuple[str, int, int]:
 
 def _downmix(frame: AudioFrame, channels: int) -> Graph:
     graph = Graph()
+    # The sandbox lets no thread be started, and one such filter keeps no second one busy.
+    graph.threads = 1
     nodes = [
         graph.add(
             "abuffer",
@@ -301,6 +304,12 @@ def _audio_stream(container: InputContainer) -> AudioStream:
         if other is not stream:
             other.discard = av.stream.Discard.all
     return stream
+
+
+def _stream_s(stream: AudioStream) -> float | None:
+    if stream.duration is None or stream.time_base is None:
+        return None
+    return float(stream.duration * stream.time_base)
 
 
 def _reraise_memory_error(error: av.FFmpegError) -> None:

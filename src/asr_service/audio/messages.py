@@ -28,7 +28,9 @@ class Job(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """Libraries and the VAD are loaded, the limits are in force."""
+    """Libraries and the VAD are loaded, the limits are in force. `unfiltered`: why system calls are not, if so."""
+
+    unfiltered: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):

@@ -11,12 +11,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+import msgspec
+import structlog
+
+from asr_service.audio.checks import MAX_FRAME_BYTES, Conversation, ImplausibleMessage
 from asr_service.audio.messages import Configure, Done, Failed, FromWorker, Job, Ready, WindowCut
 from asr_service.audio.messages import decode_from_worker as unpack
 from asr_service.audio.messages import encode as pack
 from asr_service.domain import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, AudioSummary, Window
 from asr_service.errors import AsrError, AudioTooLong, MissingAudio, Unavailable, UnreadableAudio
 from asr_service.ipc import ChannelClosed, Child, spawn
+
+_log = structlog.stdlib.get_logger("asr_service")
 
 _LARGE_BYTES = 8 * 1024 * 1024
 _START_TIMEOUT_S = 60.0
@@ -47,19 +53,25 @@ class AudioLimits:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """A recording that waits for a worker, then is at one. Its last message is Done, Failed, or None (it died)."""
+    """A recording that waits for a worker, then is at one. Its last message is Done, Failed, or None (it died).
+
+    about: the fields of the log that belong to its request.
+    """
 
     large: bool
+    conversation: Conversation
     worker: "asyncio.Future[_Worker]"
     messages: "asyncio.Queue[FromWorker | None]"
+    about: Mapping[str, object]
 
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """A running worker process and what it is busy with."""
+    """A running worker process and what it is busy with. `dismissed`: nobody needs its work any more, it was killed."""
 
     child: Child
     job: _Job | None = None
+    dismissed: bool = False
 
 
 class DecodePool:
@@ -75,15 +87,19 @@ class DecodePool:
         limits: AudioLimits,
         env: Mapping[str, str],
         *,
-        on_restart: Callable[[], None] = lambda: None,
+        on_restart: Callable[[str], None] = lambda reason: None,
         worker_module: str = "asr_service.audio.worker",
     ) -> None:
-        """`env` is the workers' whole environment: keep secrets out of it. `on_restart` is called per lost worker."""
+        """`env` is the workers' whole environment: keep secrets out of it. `on_restart` gets, per lost
+        worker, `dismissed` (nobody needed its work any more) or what it died of: `forbidden_call`, `cpu_time`,
+        `killed`, another `signal`, or an `exit` of its own.
+        """
         self._worker_module = worker_module
         self._count = workers
         self._limits = limits
-        # Unused threads of the linear algebra library cost time at the start and address space.
-        self._env = {"OPENBLAS_NUM_THREADS": "1", **env}
+        # Unused threads of the linear algebra library cost time at the start and address space. And onnxruntime reports
+        # on its use to its makers unless it is told not to.
+        self._env = {"OPENBLAS_NUM_THREADS": "1", **env, "ORT_DISABLE_TELEMETRY": "1"}
         self._on_restart = on_restart
         self._workers: set[_Worker] = set()
         self._supervisors: list[asyncio.Task[None]] = []
@@ -92,6 +108,7 @@ class DecodePool:
         self._large_at_work = 0
         self._max_large = max(1, workers - 1)
         self._closing = asyncio.Event()
+        self._warned: set[str] = set()
 
     async def start(self) -> None:
         """Start all workers and wait until they are ready. Raises Unavailable when they cannot be started."""
@@ -121,12 +138,18 @@ class DecodePool:
         UnreadableAudio, AudioTooLong, MissingAudio, Unavailable. Closing the generator early ends the work at once (at
         the price of a new worker).
         """
-        job = _Job(size_bytes > _LARGE_BYTES, asyncio.get_running_loop().create_future(), asyncio.Queue())
+        limits = self._limits
+        job = _Job(
+            size_bytes > _LARGE_BYTES,
+            Conversation(pcm_fd, limits.max_audio_s),
+            asyncio.get_running_loop().create_future(),
+            asyncio.Queue(),
+            structlog.contextvars.get_contextvars(),
+        )
         try:
             self._waiting.append(job)
             self._dispatch()
             worker = await job.worker
-            limits = self._limits
             order = Job(limits.max_audio_s, limits.cpu_s_base, limits.cpu_s_per_audio_s)
             # A worker that is gone already says so through its last message.
             with suppress(ChannelClosed):
@@ -173,6 +196,9 @@ class DecodePool:
             self._waiting.remove(job)
             worker = self._idle.popleft()
             worker.job = job
+            # Kept until the next job: a worker's last words may come after the end of their own.
+            worker.child.about.clear()
+            worker.child.about.update(job.about)
             self._large_at_work += job.large
             job.worker.set_result(worker)
 
@@ -191,6 +217,7 @@ class DecodePool:
             worker = job.worker.result()
             if worker.job is job:
                 self._detach(worker, None)
+                worker.dismissed = True
                 with suppress(ProcessLookupError):
                     worker.child.process.kill()
 
@@ -213,6 +240,7 @@ class DecodePool:
                 answer = unpack(await child.channel.receive())
             if not isinstance(answer, Ready):
                 raise Unavailable(f"An audio decoder did not start: it said {answer}.")
+            self._warn_unfiltered(answer.unfiltered)
         except (ChannelClosed, TimeoutError) as error:
             await child.kill()
             raise Unavailable("An audio decoder did not start; its reason stands on stderr.") from error
@@ -225,22 +253,33 @@ class DecodePool:
         self._dispatch()
         return worker
 
+    def _warn_unfiltered(self, reason: str | None) -> None:
+        """Once for each reason, not once for each worker."""
+        if reason is not None and reason not in self._warned:
+            self._warned.add(reason)
+            _log.warning("system calls of decode workers are not filtered", reason=reason)
+
     async def _supervise(self, worker: _Worker) -> None:
         """Pass a worker's messages on for as long as it lives, then replace it."""
         while True:
             await self._pump(worker)
+            about = {} if worker.job is None else worker.job.about
             await self._bury(worker)
-            self._on_restart()
+            if not worker.dismissed:
+                _log.warning("a decode worker was lost", reason=_last_words(worker.child), **about)
+            self._on_restart("dismissed" if worker.dismissed else _cause(worker.child))
             worker = await self._relaunch()
 
     async def _pump(self, worker: _Worker) -> None:
+        """Returns when the worker is dead, or says what it should not: a file may have taken it over."""
         while True:
             try:
-                message = unpack(await worker.child.channel.receive())
-            except ChannelClosed:
+                message = unpack(await worker.child.channel.receive(MAX_FRAME_BYTES))
+                if worker.job is None:
+                    return
+                worker.job.conversation.check(message)
+            except (ChannelClosed, msgspec.DecodeError, ImplausibleMessage):
                 return
-            if worker.job is None:
-                continue
             if isinstance(message, Done | Failed):
                 self._detach(worker, message)
                 self._idle.append(worker)
@@ -266,6 +305,27 @@ class DecodePool:
                     self._refuse_waiting()
                 await _wait_at_most(self._closing.wait(), backoff_s)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
+
+
+def _last_words(child: Child) -> str:
+    status = child.process.returncode or 0
+    match -status:
+        case signal.SIGSYS:
+            return "it tried a forbidden system call: its file was an attack"
+        case signal.SIGXCPU:
+            return "its file took more computing time than is allowed"
+        case signal.SIGKILL:
+            return "it was killed: by the system for its memory, or since it did not keep to its part"
+        case number if number > 0:
+            return f"it died of signal {number}"
+        case _:
+            return f"it ended with status {status}"
+
+
+def _cause(child: Child) -> str:
+    status = child.process.returncode or 0
+    causes: dict[int, str] = {signal.SIGSYS: "forbidden_call", signal.SIGXCPU: "cpu_time", signal.SIGKILL: "killed"}
+    return causes.get(-status, "signal" if status < 0 else "exit")
 
 
 async def _wait_at_most(event: Awaitable[object], seconds: float) -> None:

@@ -132,8 +132,8 @@ def main(fd: int) -> None:
             raise TypeError(f"Expected Configure, not {configure}")
         model = load_model()
         _warm_up(model)
-        sandbox.confine(configure.max_memory_bytes, configure.max_output_bytes)
-        channel.send(pack(Ready()))
+        unfiltered = sandbox.confine(configure.max_memory_bytes, configure.max_output_bytes)
+        channel.send(pack(Ready(unfiltered)))
         while True:
             payload, files = channel.receive()
             job = unpack(payload)
@@ -141,6 +141,7 @@ def main(fd: int) -> None:
                 raise TypeError(f"Expected Job, not {job}")
             for message in answer(job, files, model):
                 channel.send(pack(message))
+            sandbox.release_memory()
     except ChannelClosed:
         return
 

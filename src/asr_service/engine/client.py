@@ -1,16 +1,21 @@
 """The asyncio side of an engine: submits windows, supervises the process, loses nothing when it dies.
 
 Owns the life of one engine process and every window that has been given to it. Knows no torch and no HTTP. A window
-is kept until its answer is in; when the engine dies, a new one is started and gets all of them again.
+is kept until its answer is in; when the engine dies, a new one is started and gets all of them again. An engine that is
+stuck is killed, which makes it one that died; one that keeps dying is not relied upon for a while (`health`).
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
+import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from asr_service.domain import ModelInfo, WindowOptions, WindowResult
+from asr_service.engine.health import Circuit, Health, Patience
 from asr_service.engine.messages import (
     Cancel,
     EngineConfig,
@@ -37,6 +42,10 @@ _MAX_DEATHS_WHILE_LOADING = 5
 """An engine that has never been ready and dies this often never will be."""
 
 _BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_STALL_S = 300.0
+"""An engine speaks after every step, and no step of a working one takes nearly as long as this."""
+
+_NOT_READY_RETRY_S = 30.0
 _ERRORS: dict[str, type[AsrError]] = {error.code: error for error in (DeadlineExceeded, EngineError)}
 
 OnStarted = Callable[[str | None], None]
@@ -50,6 +59,10 @@ class _Job:
     attempts: int = 0
     started: bool = field(default=False)
 
+    def fail(self, error: AsrError) -> None:
+        if not self.result.done():
+            self.result.set_exception(error)
+
 
 class EngineClient:
     """One engine process and its restarts. Call `start` once, `aclose` at the end."""
@@ -61,10 +74,17 @@ class EngineClient:
         *,
         on_stats: Callable[[Stats], None] = lambda stats: None,
         on_restart: Callable[[], None] = lambda: None,
+        on_state: Callable[[str | None], None] = lambda not_ready_reason: None,
         module: str = "asr_service.engine.process",
         backoff_s: Sequence[float] = _BACKOFF_S,
+        stall_s: float = _STALL_S,
+        circuit: Circuit | None = None,
     ) -> None:
-        """`env` is the whole environment of the process; `backoff_s` are the pauses before successive restarts."""
+        """`env` is the whole environment of the process; `backoff_s` are the pauses before successive restarts.
+
+        An engine that holds windows and says nothing for `stall_s` is killed. `on_state` gets `not_ready_reason`
+        whenever it may have changed.
+        """
         self._config = config
         # OpenBLAS would keep a thread for each core spinning after every product of the feature extraction, and halve
         # the speed of the model beside it.
@@ -73,16 +93,17 @@ class EngineClient:
         self._on_restart = on_restart
         self._module = module
         self._backoff_s = backoff_s
+        self._health = Health(circuit or Circuit(), on_state)
+        self._patience = Patience(stall_s, self._on_stall)
         self._jobs: dict[int, _Job] = {}
         self._ids = itertools.count(1)
-        self._outbox: asyncio.Queue[bytes] | None = None
+        self._outbox: asyncio.Queue[Submit | Cancel] | None = None
         self._deaths_in_a_row = 0
         self._model: ModelInfo | None = None
-        self._not_ready: str | None = "the engine has not been started"
         self._failure: ModelUnavailable | None = None
-        self._changed = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._child: Child | None = None
+        self._reload_failure: str | None = None
 
     @property
     def model(self) -> ModelInfo | None:
@@ -96,21 +117,25 @@ class EngineClient:
 
     @property
     def not_ready_reason(self) -> str | None:
-        """None while the engine is up and can work, else one sentence."""
-        return self._not_ready
+        """None while the engine is up and can be relied upon, else one sentence."""
+        return self._health.not_ready_reason
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether an engine that dies will be replaced."""
+        return self._supervisor is not None and not self._supervisor.done()
 
     async def start(self) -> None:
         """Start the engine and return at once; loading goes on in the background."""
-        self._set_state("the model is loading")
+        self._health.down("the model is loading")
         self._supervisor = asyncio.create_task(self._supervise(), name="engine-supervisor")
 
     async def wait_ready(self) -> None:
         """Return when the engine is ready. Raises ModelUnavailable when it never will be."""
-        while self._not_ready is not None:
+        while self.not_ready_reason is not None:
             if self._failure is not None:
                 raise self._failure
-            self._changed.clear()
-            await self._changed.wait()
+            await self._health.changed()
 
     async def aclose(self) -> None:
         """Kill the engine. What it was doing ends with EngineNotReady."""
@@ -120,7 +145,8 @@ class EngineClient:
         if self._child is not None:
             # The supervisor may have been cancelled while it was reaping this one.
             await self._child.kill()
-        self._set_state("the service is shutting down")
+        self._hang_up()
+        self._health.down("the service is shutting down")
         self._fail_all(EngineNotReady("The service is shutting down."))
 
     async def transcribe(
@@ -133,6 +159,8 @@ class EngineClient:
         """
         if self._failure is not None:
             raise self._failure
+        if self._health.is_hopeless:
+            raise self._no_engine()
         message = Submit(next(self._ids), request_id, pcm, options)
         job = _Job(message, asyncio.get_running_loop().create_future(), on_started)
         self._jobs[message.id] = job
@@ -148,21 +176,33 @@ class EngineClient:
     def _post(self, message: Submit | Cancel) -> None:
         """Queue a message for the engine. While none is up nothing is queued: a new engine gets all jobs anyway."""
         if self._outbox is not None:
-            self._outbox.put_nowait(encode(message))
+            self._outbox.put_nowait(message)
+            self._patience.begin()
 
     async def _supervise(self) -> None:
         while self._failure is None:
             pause = self._backoff_s[min(self._deaths_in_a_row, len(self._backoff_s) - 1)]
             if pause:
                 await asyncio.sleep(pause)  # noqa: TID251 - an engine that keeps dying is given time
-            self._child = child = await spawn(self._module, self._env)
             try:
-                await self._run(child)
-            finally:
-                self._outbox = None
-                await child.kill()
+                status = await self._live()
+            except Exception:
+                # Such as no memory for a process, or a message that is none. Without this task windows would wait for
+                # ever, so whatever it was counts as a death.
+                log.exception("the engine cannot be started, or talks nonsense")
+                status = None
             if self._failure is None:
-                self._on_death(child.process.returncode)
+                self._on_death(status)
+
+    async def _live(self) -> int | None:
+        """Run one engine process until it dies, and reap it. Returns its exit status."""
+        self._reload_failure = None
+        self._child = child = await spawn(self._module, self._env)
+        try:
+            await self._run(child)
+        finally:
+            await child.kill()
+        return child.process.returncode
 
     async def _run(self, child: Child) -> None:
         """Talk to one engine process until it dies."""
@@ -177,9 +217,12 @@ class EngineClient:
                         self._post(job.message)
                     writer = asyncio.create_task(self._write(child.channel, self._outbox), name="engine-writer")
                     self._model = message.model
-                    self._set_state(None)
+                    self._health.up()
                 else:
                     self._handle(message)
+                self._patience.end()
+                if self._outbox is not None and any(not job.result.done() for job in self._jobs.values()):
+                    self._patience.begin()
         except ChannelClosed:
             return
         finally:
@@ -187,10 +230,13 @@ class EngineClient:
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)
 
-    async def _write(self, channel: Channel, outbox: "asyncio.Queue[bytes]") -> None:
+    async def _write(self, channel: Channel, outbox: "asyncio.Queue[Submit | Cancel]") -> None:
         try:
             while True:
-                await channel.send(await outbox.get())
+                message = await outbox.get()
+                # What was cancelled before its turn came is not sent at all.
+                if isinstance(message, Cancel) or message.id in self._jobs:
+                    await channel.send(encode(message))
         except ChannelClosed:
             # The reading side sees the same end and deals with it.
             return
@@ -199,7 +245,11 @@ class EngineClient:
         if isinstance(message, Stats):
             self._on_stats(message)
         elif isinstance(message, LoadFailed):
-            self._give_up(message.message)
+            if self._model is None:
+                self._give_up(message.message)
+            else:
+                # It could be loaded once, so what is in the way (memory, a disk, a device) may pass.
+                self._reload_failure = message.message
         elif isinstance(message, Started | Finished | Failed):
             job = self._jobs.get(message.id)
             # A job that was cancelled a moment ago may still be answered.
@@ -222,6 +272,8 @@ class EngineClient:
                     message.guard,
                     message.words,
                     message.details,
+                    message.parts,
+                    message.no_speech_prob,
                 )
             )
         else:
@@ -229,6 +281,7 @@ class EngineClient:
 
     def _on_death(self, status: int | None) -> None:
         self._deaths_in_a_row += 1
+        was_up = self._outbox is not None
         if self._model is None and self._deaths_in_a_row >= _MAX_DEATHS_WHILE_LOADING:
             self._give_up(
                 f"The engine died {self._deaths_in_a_row} times while it was loading the model (last exit status "
@@ -236,26 +289,40 @@ class EngineClient:
             )
             return
         log.warning("the engine died with status %s; %d windows will be sent again", status, len(self._jobs))
-        self._set_state("the engine died and is being restarted")
+        reason = "the engine died and is being restarted"
+        if self._reload_failure is not None:
+            reason = f"the engine died, and its model cannot be loaded again: {self._reload_failure}"
+        self._hang_up()
+        self._health.died(reason)
         self._on_restart()
         for job in self._jobs.values():
-            job.attempts += 1
-            if job.attempts >= _MAX_ATTEMPTS and not job.result.done():
-                job.result.set_exception(
-                    EngineCrashed(f"The engine died {job.attempts} times with this audio.", retry_after_s=30.0)
-                )
+            # A death while loading is no window's fault.
+            job.attempts += was_up
+            if job.attempts >= _MAX_ATTEMPTS:
+                job.fail(EngineCrashed(f"The engine died {job.attempts} times with this audio.", retry_after_s=30.0))
+            elif not was_up and self._health.is_hopeless:
+                job.fail(self._no_engine())
+
+    def _on_stall(self) -> None:
+        if self.pid is not None:
+            log.error("the engine holds %d windows and says nothing: it is killed", len(self._jobs))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def _hang_up(self) -> None:
+        """Nothing is sent to an engine, and nothing is expected of it, until the next one is ready."""
+        self._outbox = None
+        self._patience.end()
+
+    def _no_engine(self) -> EngineNotReady:
+        return EngineNotReady(f"Not ready: {self.not_ready_reason}.", retry_after_s=_NOT_READY_RETRY_S)
 
     def _give_up(self, reason: str) -> None:
         """There will be no model: everyone who waits for it is told, and nothing is started again."""
         self._failure = ModelUnavailable(reason)
-        self._set_state(reason)
+        self._health.down(reason)
         self._fail_all(self._failure)
-
-    def _set_state(self, not_ready_reason: str | None) -> None:
-        self._not_ready = not_ready_reason
-        self._changed.set()
 
     def _fail_all(self, error: AsrError) -> None:
         for job in self._jobs.values():
-            if not job.result.done():
-                job.result.set_exception(error)
+            job.fail(error)

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from asr_service.domain import Token, WindowOptions, WindowTimings, Word
+from asr_service.domain import Part, Token, WindowOptions, WindowTimings, Word
 from asr_service.engine.messages import Cancel, Failed, Finished, FromEngine, Started, Stats, Submit
 from asr_service.engine.scheduler import Scheduler
 from asr_service.engine.sequence import Sequence
 from asr_service.errors import DeadlineExceeded, EngineError
-from asr_service.models.base import Admitted, Aligner, Features, NewSequence, Runner
+from asr_service.models.base import Admitted, Aligner, Features, NewSequence, Runner, TimeWriter
 from asr_service.text.guard import OutputGuard
 
 log = logging.getLogger("asr_service.engine")
@@ -43,14 +43,18 @@ class EngineCore:
         aligner: Aligner | None = None,
         guard: bool = True,
         is_fatal: Callable[[Exception], bool] = lambda error: False,
+        memory: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
-        """`is_fatal` recognises errors that only a new process can leave behind; `step` raises those."""
+        """`is_fatal` recognises errors that only a new process can leave behind; `step` raises those. `memory` tells
+        how many bytes of its device the engine holds, and how many the device has.
+        """
         self._runner = runner
         self._send = send
         self._clock = clock
         self._aligner = aligner
         self._guard = guard
         self._is_fatal = is_fatal
+        self._memory = memory
         self._scheduler = Scheduler(runner.info.slots, max_step_frames)
         self._counters = _Counters()
         self._stats_sent_s = float("-inf")
@@ -127,6 +131,7 @@ class EngineCore:
     def _start(self, sequence: Sequence, result: Admitted) -> None:
         sequence.encoded_s = self._clock()
         sequence.language = result.language
+        sequence.no_speech_prob = result.no_speech_prob
         self._scheduler.start(sequence)
         self._counters.frames_real += sequence.features.frames
         self._counters.frames_padded += sequence.frames
@@ -190,19 +195,30 @@ class EngineCore:
         return OutputGuard(features.duration_s, self._runner.max_new_tokens(options), enabled=self._guard)
 
     def _finish(self, sequence: Sequence) -> None:
-        now = self._clock()
-        guard = sequence.guard
+        guard, decoded_s = sequence.guard, self._clock()
+        text = self._runner.text(guard.tokens)
+        words, details = self._words(sequence, text), self._details(sequence)
         timings = WindowTimings(
             queue_ms=(sequence.admitted_s - sequence.arrived_s) * 1e3,
             encode_ms=(sequence.encoded_s - sequence.admitted_s) * 1e3,
-            decode_ms=(now - sequence.encoded_s) * 1e3,
+            decode_ms=(decoded_s - sequence.encoded_s) * 1e3,
             decode_steps=sequence.steps,
+            align_ms=(self._clock() - decoded_s) * 1e3 if sequence.options.words else 0.0,
         )
-        text = self._runner.text(guard.tokens)
-        words, details = self._words(sequence, text), self._details(sequence)
         self._end(sequence)
         self._send(
-            Finished(sequence.id, text, sequence.language, len(guard.tokens), timings, guard.stopped, words, details)
+            Finished(
+                sequence.id,
+                text,
+                sequence.language,
+                len(guard.tokens),
+                timings,
+                guard.stopped,
+                words,
+                details,
+                self._parts(sequence),
+                sequence.no_speech_prob,
+            )
         )
 
     def _words(self, sequence: Sequence, text: str) -> tuple[Word, ...]:
@@ -216,8 +232,19 @@ class EngineCore:
             return self._aligner.words(row, features, text, sequence.language, options.task)
         except Exception as error:  # noqa: BLE001 - the text is worth more than the times of its words
             self._raise_if_fatal(error)
-            log.warning("a window's words have no times, since aligning them failed: %s", _describe(error))
+            # The request is named in the text: of an engine's messages the service knows no more than that.
+            log.warning(
+                "a window of request %s has no word times, since aligning it failed: %s",
+                sequence.request_id,
+                _describe(error),
+            )
             return ()
+
+    def _parts(self, sequence: Sequence) -> tuple[Part, ...]:
+        """The text between the times that the model has written, if the options ask for those."""
+        if not sequence.options.timestamps or not isinstance(self._runner, TimeWriter):
+            return ()
+        return self._runner.parts(sequence.guard.tokens, sequence.features.duration_s)
 
     def _details(self, sequence: Sequence) -> tuple[Token, ...]:
         """What the tokens of a running sequence were worth, if its options ask for that."""
@@ -244,6 +271,7 @@ class EngineCore:
             return
         counters, self._counters = self._counters, _Counters()
         self._stats_sent_s = now
+        memory_bytes, memory_total_bytes = self._memory()
         self._send(
             Stats(
                 waiting=self._scheduler.waiting_count,
@@ -252,6 +280,8 @@ class EngineCore:
                 tokens=counters.tokens,
                 frames_real=counters.frames_real,
                 frames_padded=counters.frames_padded,
+                memory_bytes=memory_bytes,
+                memory_total_bytes=memory_total_bytes,
             )
         )
 

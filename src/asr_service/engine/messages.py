@@ -6,7 +6,7 @@ cancelled first.
 
 import msgspec
 
-from asr_service.domain import ModelInfo, Token, WindowOptions, WindowTimings, Word
+from asr_service.domain import ModelInfo, Part, Token, WindowOptions, WindowTimings, Word
 
 
 class EngineConfig(msgspec.Struct, frozen=True, tag=True):
@@ -70,6 +70,8 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     guard: str | None
     words: tuple[Word, ...] = ()
     details: tuple[Token, ...] = ()
+    parts: tuple[Part, ...] = ()
+    no_speech_prob: float | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -84,6 +86,7 @@ class Stats(msgspec.Struct, frozen=True, tag=True):
     """The engine's state since the last Stats: sent after steps, at most every 50 ms, and once when it falls idle.
 
     batch_sizes: sequences in each decode step. frames_real, frames_padded: encoder frames of audio, and computed.
+    memory_bytes, memory_total_bytes: what the engine holds of its device's memory, and how much the device has.
     """
 
     waiting: int
@@ -92,6 +95,8 @@ class Stats(msgspec.Struct, frozen=True, tag=True):
     tokens: int
     frames_real: int
     frames_padded: int
+    memory_bytes: int = 0
+    memory_total_bytes: int = 0
 
 
 ToEngine = EngineConfig | Submit | Cancel

@@ -1,7 +1,7 @@
 """The engine's process: `python -m asr_service.engine.process FD`.
 
-Owns the device, the loading of the model, and the two threads: one reads messages and computes features, so that
-both happen while the device is busy; the other is the engine's loop, which blocks only while there is nothing to do.
+Owns the device, the loading of the model, and the three threads: one reads messages, one computes features, so that
+both happen while the device is busy; the third is the engine's loop, which blocks only while there is nothing to do.
 End-of-file on the channel means that the service has gone, and ends the process.
 """
 
@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import transformers
 
 from asr_service.domain import ModelInfo, WindowOptions
 from asr_service.engine.core import EngineCore
+from asr_service.engine.intake import Intake
 from asr_service.engine.messages import (
     Cancel,
     EngineConfig,
@@ -44,14 +46,18 @@ log = logging.getLogger("asr_service.engine")
 _WINDOWS_PER_STEP = {"cpu": 1, "cuda": 16}
 """Full windows that one step may encode. A CPU is busy with one; a GPU wants many."""
 
-_Inbound = tuple[Submit, Features, Features | None] | Cancel | Failed | None
+_Prepared = tuple[Submit, Features, Features | None] | Failed
+_Inbound = _Prepared | Cancel | None
+_Intake = Intake[_Prepared]
 
 
 def main(fd: int) -> int:
     """Serve until the channel closes. Returns the exit status."""
     # Ctrl-C reaches the whole process group, but it is the service that decides when the engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # The service reads these lines, and logs them as its own.
+    logging.basicConfig(level=logging.INFO, format=logging.BASIC_FORMAT, stream=sys.stderr)
+    logging.captureWarnings(True)
     channel = BlockingChannel(fd)
     try:
         config = decode_to_engine(channel.receive()[0])
@@ -74,7 +80,9 @@ def _serve(channel: BlockingChannel, config: EngineConfig) -> int:
     _warm_up(runner, aligner)
     _return_memory()
     inbox: queue.SimpleQueue[_Inbound] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(channel, runner, aligner, inbox), name="reader", daemon=True).start()
+    intake = Intake(lambda message: _with_features(message, runner, aligner), inbox.put)
+    threading.Thread(target=_read, args=(channel, intake, inbox), name="reader", daemon=True).start()
+    threading.Thread(target=_prepare, args=(intake, inbox), name="features", daemon=True).start()
     channel.send(encode(Ready(_info(runner, aligner))))
     _loop(channel, runner, aligner, config, inbox)
     return 0
@@ -117,25 +125,28 @@ def _return_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _read(
-    channel: BlockingChannel, runner: Runner, aligner: Aligner | None, inbox: "queue.SimpleQueue[_Inbound]"
-) -> None:
+def _read(channel: BlockingChannel, intake: _Intake, inbox: "queue.SimpleQueue[_Inbound]") -> None:
     try:
         while True:
             message = decode_to_engine(channel.receive()[0])
             if isinstance(message, Submit):
-                inbox.put(_with_features(message, runner, aligner))
+                intake.add(message)
             elif isinstance(message, Cancel):
-                inbox.put(message)
+                intake.cancel(message)
     except ChannelClosed:
         log.debug("the service has closed the channel")
     finally:
         inbox.put(None)
 
 
-def _with_features(
-    message: Submit, runner: Runner, aligner: Aligner | None
-) -> tuple[Submit, Features, Features | None] | Failed:
+def _prepare(intake: _Intake, inbox: "queue.SimpleQueue[_Inbound]") -> None:
+    try:
+        intake.work()
+    finally:
+        inbox.put(None)
+
+
+def _with_features(message: Submit, runner: Runner, aligner: Aligner | None) -> _Prepared:
     try:
         pcm = np.frombuffer(message.pcm, dtype="<i2")
         own = aligner.features(pcm) if aligner is not None and message.options.words and not aligner.shared else None
@@ -164,7 +175,10 @@ def _loop(
         aligner=aligner,
         guard=config.guard,
         is_fatal=_is_fatal,
+        memory=_memory_of(runner.info.device),
     )
+    # With nothing to do, a step says how things stand.
+    core.step()
     while True:
         message = inbox.get() if core.idle else _next(inbox)
         while message is not _EMPTY:
@@ -188,6 +202,16 @@ def _next(inbox: "queue.SimpleQueue[_Inbound]") -> object:
         return inbox.get_nowait()
     except queue.Empty:
         return _EMPTY
+
+
+def _memory_of(device: str) -> Callable[[], tuple[int, int]]:
+    """Reads how many bytes of the device's memory this process holds, and how many there are."""
+    if device.startswith("cuda"):
+        on_device = torch.cuda.get_device_properties(device).total_memory
+        return lambda: (torch.cuda.memory_reserved(device), on_device)
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = page * os.sysconf("SC_PHYS_PAGES")
+    return lambda: (page * int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]), total)
 
 
 def _is_fatal(error: Exception) -> bool:

@@ -28,6 +28,7 @@ class Sequence:
     """The window as the aligner wants it, where that is not how the model wants it."""
     deadline_s: float | None = None
     language: str | None = None
+    no_speech_prob: float | None = None
     admitted_s: float = 0.0
     encoded_s: float = 0.0
     steps: int = 0

@@ -22,6 +22,11 @@ _FRAME_S = 0.02
 """An encoder frame."""
 
 _MEDIAN_WIDTH = 7
+_MEDIAN_EXCHANGES = (
+    *((0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6)),
+    *((2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4)),
+)
+"""Which pairs to put in order so that the middle one of seven ends in the middle (Devillard 1998)."""
 
 
 class Listener(Protocol):
@@ -109,24 +114,25 @@ def _evidence(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     Standardised over positions, so that a frame that everything looks at says nothing; then a median over neighbouring
     frames, and the mean of all heads: [positions, frames].
     """
-    deviation = weights - weights.mean(axis=1, keepdims=True)
-    scores = deviation / (weights.std(axis=1, keepdims=True) + np.float32(1e-9))
     margin = _MEDIAN_WIDTH // 2
-    if scores.shape[2] > margin:
-        padded = np.pad(scores, ((0, 0), (0, 0), (margin, margin)), mode="reflect")
-        scores = _median([padded[:, :, i : i + scores.shape[2]] for i in range(_MEDIAN_WIDTH)])
-    mean: NDArray[np.float32] = scores.mean(axis=0)
-    return mean
+    total = np.zeros(weights.shape[1:], dtype=np.float32)
+    # Head by head, since what is at hand then fits into a core's cache.
+    for head in weights:
+        scores = (head - head.mean(axis=0)) / (head.std(axis=0) + np.float32(1e-9))
+        if scores.shape[1] > margin:
+            padded = np.pad(scores, ((0, 0), (margin, margin)), mode="reflect")
+            scores = median_of_seven([padded[:, i : i + scores.shape[1]] for i in range(_MEDIAN_WIDTH)])
+        total += scores
+    total /= np.float32(len(weights))
+    return total
 
 
-def _median(values: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The median of an odd number of arrays, element by element: sorted by exchanging neighbours in alternation, in
-    whole arrays, which is ten times as fast as sorting every few elements by themselves.
-    """
-    for turn in range(len(values)):
-        for i in range(turn % 2, len(values) - 1, 2):
-            values[i : i + 2] = np.minimum(values[i], values[i + 1]), np.maximum(values[i], values[i + 1])
-    return values[len(values) // 2]
+def median_of_seven(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The median, element by element: of whole arrays, which is far faster than sorting every few elements."""
+    values = list(arrays)
+    for i, j in _MEDIAN_EXCHANGES:
+        values[i], values[j] = np.minimum(values[i], values[j]), np.maximum(values[i], values[j])
+    return values[3]
 
 
 def _next_visible(text: str) -> list[int]:

@@ -10,12 +10,12 @@ gathered.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_service.domain import ModelInfo, Task, Token, WindowOptions, Word
+from asr_service.domain import ModelInfo, Part, Task, Token, WindowOptions, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,14 @@ class NewSequence:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A sequence that has its row: the language in effect (None where the model has none) and its first token."""
+    """A sequence that has its row: the language in effect (None where the model has none) and its first token.
+
+    no_speech_prob: how likely the model thinks that nobody speaks, where it can and the options ask for that.
+    """
 
     language: str | None
     token: int
+    no_speech_prob: float | None = None
 
 
 class Runner(Protocol):
@@ -94,6 +98,15 @@ class Runner(Protocol):
 
         Logarithms are natural, and of what the model gives to a token by itself: before hotwords and temperature.
         """
+        ...
+
+
+@runtime_checkable
+class TimeWriter(Protocol):
+    """The further part of a runner whose model can write times between its words: one with `ModelInfo.timestamps`."""
+
+    def parts(self, tokens: Sequence[int], duration_s: float) -> tuple[Part, ...]:
+        """The text of a window of `duration_s`, cut where the model has written times; those lie within the window."""
         ...
 
 

@@ -170,6 +170,8 @@ class GlmAsrRunner:
             len(self._layers), slots, self._kv_heads, self._head_dim, self._length, self.dtype, self.device
         )
         self._rows = Rows(slots, self.device, self._spelling.encode)
+        self._used_rows = 0
+        """Rows that hold a sequence, and perhaps some after them whose sequence has ended."""
         self._graphs = StepGraphs(self._step, self.device, slots)
         return linear.nbytes + int(self._embedding.nbytes)
 
@@ -206,6 +208,7 @@ class GlmAsrRunner:
     @torch.inference_mode()
     def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:
         rows = slice(first_row, first_row + len(batch))
+        self._used_rows = rows.stop
         clips = [clip_of(s.features, exact=s.exact or self._exact, dtype=self.dtype, device=self.device) for s in batch]
         prompts = [
             self._embed(self._prompt(sequence.options), self._embed_audio(states, sequence.features.frames))
@@ -217,7 +220,8 @@ class GlmAsrRunner:
     @torch.inference_mode()
     def decode(self, first_row: int, count: int) -> list[int]:
         rows = slice(first_row, first_row + count)
-        length = self._graphs.size(self._rows.read_length(rows, _LENGTH_BUCKET, self._length), self._length)
+        needed = self._rows.read_length(slice(0, self._used_rows), _LENGTH_BUCKET, self._length)
+        length = self._cache.fit(self._graphs.size(needed, self._length), self._used_rows)
         self._rows.rest(slice(rows.stop, self._graphs.rows(rows).stop))
         return self._rows.advance(rows, self._graphs(rows, length), [1] * count)
 
@@ -271,7 +275,10 @@ class GlmAsrRunner:
         lengths = [len(prompt) for prompt in prompts]
         padded = nn.utils.rnn.pad_sequence(prompts, batch_first=True)
         start = self._rows.reset(rows)
-        hidden = self._decoder(rows, padded, start, max(lengths))
+        longest = max(lengths)
+        needed = self._rows.read_length(slice(0, rows.stop), _LENGTH_BUCKET, self._length, at_least=longest)
+        self._cache.fit(needed, rows.start)
+        hidden = self._decoder(rows, padded, start, longest)
         last = hidden[torch.arange(len(prompts)), torch.tensor(lengths) - 1]
         return self._rows.advance(rows, self._head(last), lengths)
 

@@ -110,22 +110,21 @@ class _Int8Weight:
         """x [..., in] → [..., out], in x's dtype."""
         rows = x.reshape(-1, x.shape[-1])
         scales = (rows.abs().amax(dim=1, keepdim=True).float() / 127).clamp_(min=1e-12)
-        quantized = torch.round(rows / scales)
-        product = self._cpu_product(quantized, x.dtype) if self._on_cpu else self._cuda_product(quantized)
-        return (product * scales).to(x.dtype).view(*x.shape[:-1], -1)
+        product = self._cpu_product(rows / scales) if self._on_cpu else self._cuda_product(rows / scales)
+        return product.mul_(scales).to(x.dtype).view(*x.shape[:-1], -1)
 
-    def _cpu_product(self, quantized: Tensor, dtype: torch.dtype) -> Tensor:
-        # VNNI multiplies unsigned by signed bytes, hence the zero point of 128.
-        unsigned = (quantized + 128).to(torch.uint8)
+    def _cpu_product(self, scaled: Tensor) -> Tensor:
+        # VNNI multiplies unsigned by signed bytes, hence the zero point of 128. The conversion cuts off: half is added.
+        unsigned = scaled.add_(128.5).to(torch.uint8)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            unsigned, 1.0, 128, self._weight, self._scales, self._zeros, None, 1.0, 0, dtype, "none", [], ""
+            unsigned, 1.0, 128, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return product
 
-    def _cuda_product(self, quantized: Tensor) -> Tensor:
+    def _cuda_product(self, scaled: Tensor) -> Tensor:
         # The kernel takes 17 rows or more, in multiples of 8.
-        count = len(quantized)
-        padded = F.pad(quantized, (0, 0, 0, max(24, -(-count // 8) * 8) - count)).to(torch.int8)
+        count = len(scaled)
+        padded = F.pad(scaled.round_(), (0, 0, 0, max(24, -(-count // 8) * 8) - count)).to(torch.int8)
         product: Tensor = torch._int_mm(padded, self._weight.T)[:count]
         return product * self._scales
 
@@ -211,6 +210,18 @@ class SlotCache:
             into_keys, into_values = self.read(layer, slice(0, used_rows), kept)
             into_keys.copy_(keys)
             into_values.copy_(values)
+
+    def fit(self, length: int, used_rows: int) -> int:
+        """Make room for `length` positions and for less than twice as many, keeping `used_rows` slots: what to read.
+
+        On a CPU only. Elsewhere the cache keeps its size, since graphs are bound to its memory, and `length` is
+        returned as it is: kernels read part of a cache as fast as all of it.
+        """
+        if not self.transposed:
+            return length
+        if not length <= self.length < 2 * length:
+            self.resize(length, used_rows)
+        return self.length
 
     @property
     def nbytes(self) -> int:

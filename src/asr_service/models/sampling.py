@@ -1,7 +1,7 @@
 """What a row says next, and where it stands: the part of a step between the logits and the next step's input.
 
-Owns the choice of tokens (greedy, drawn at a temperature, drawn towards hotwords), their log probabilities, and the
-state of rows that both model families share. Knows no architecture.
+Owns the choice of tokens (greedy, drawn at a temperature, drawn towards hotwords, with times between them), their log
+probabilities, and the state of rows that both model families share. Knows no architecture.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from asr_service.domain import WindowOptions
 from asr_service.models.hotwords import Hotwords, Progress
+from asr_service.models.timestamps import TimesSoFar, Timestamps
 
 Encode = Callable[[str], list[int]]
 
@@ -29,6 +30,7 @@ class _Wishes:
     temperature: float
     hotwords: Progress | None
     logprobs: list[float] | None
+    times: TimesSoFar | None
 
 
 class Sampler:
@@ -37,21 +39,24 @@ class Sampler:
     Rows without wishes cost nothing beside the others: a step in which nobody has any is one maximum over the logits.
     """
 
-    def __init__(self, slots: int, device: torch.device, encode: Encode) -> None:
-        """`encode` gives the tokens of a text, without special ones."""
+    def __init__(self, slots: int, device: torch.device, encode: Encode, timestamps: Timestamps | None) -> None:
+        """As in `Rows`."""
+        self._timestamps = timestamps
         self._wishes: list[_Wishes | None] = [None] * slots
         self._generator = torch.Generator(device).manual_seed(_SEED)
         self._hotwords = lru_cache(_REQUESTS_REMEMBERED)(lambda words: Hotwords.of(words, encode))
 
     def begin(self, row: int, options: WindowOptions) -> None:
         """Let `row` start anew with these options."""
-        if not (options.temperature > 0 or options.hotwords or options.logprobs):
+        times = TimesSoFar() if options.timestamps and self._timestamps is not None else None
+        if not (options.temperature > 0 or options.hotwords or options.logprobs or times):
             self._wishes[row] = None
             return
         self._wishes[row] = _Wishes(
             options.temperature,
             self._hotwords(options.hotwords).follow() if options.hotwords else None,
             [] if options.logprobs else None,
+            times,
         )
 
     def move(self, source: int, target: int) -> None:
@@ -63,7 +68,8 @@ class Sampler:
         return () if wishes is None or wishes.logprobs is None else wishes.logprobs
 
     def choose(self, rows: slice, logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The next token of each row from logits [rows, vocabulary], to which the bonuses of hotwords are added.
+        """The next token of each row from logits [rows, vocabulary], to which the bonuses of hotwords are added, and
+        from which is taken what the rules of times forbid.
 
         Also the log probabilities of the tokens of those rows that want them, in order. Nothing here waits for the
         device; `record` must be told the outcome.
@@ -71,6 +77,7 @@ class Sampler:
         wishes = self._of(rows)
         if not wishes:
             return logits.max(dim=-1).indices, None
+        self._restrict(logits, wishes)
         reported = [i for i, wish in wishes.items() if wish.logprobs is not None]
         # What a token is worth is what the model gives it, before hotwords and temperature.
         plain = logits[reported].float() if reported else None
@@ -89,10 +96,20 @@ class Sampler:
                 wish.logprobs.append(next(values))
             if wish.hotwords is not None:
                 wish.hotwords.push(tokens[i])
+            if wish.times is not None and self._timestamps is not None:
+                wish.times.push(tokens[i], self._timestamps.first_id)
 
     def _of(self, rows: slice) -> dict[int, _Wishes]:
         """The wishes in `rows`, by their place among them."""
         return {i: wishes for i, wishes in enumerate(self._wishes[rows]) if wishes is not None}
+
+    def _restrict(self, logits: Tensor, wishes: Mapping[int, _Wishes]) -> None:
+        progress = {i: wish.times for i, wish in wishes.items() if wish.times is not None}
+        if self._timestamps is not None and progress:
+            rows = list(progress)
+            own = logits[rows]
+            self._timestamps.restrict(own, list(progress.values()))
+            logits[rows] = own
 
     def _draw(self, logits: Tensor, temperatures: list[float]) -> Tensor:
         """One token of each row from softmax(logits / temperature).
@@ -134,12 +151,12 @@ class Rows:
     shapes by them.
     """
 
-    def __init__(self, slots: int, device: torch.device, encode: Encode) -> None:
-        """`encode` gives the tokens of a text, without special ones."""
+    def __init__(self, slots: int, device: torch.device, encode: Encode, timestamps: Timestamps | None = None) -> None:
+        """`encode` gives the tokens of a text, without special ones; `timestamps`: of a model that can write times."""
         self.tokens = torch.zeros(slots, dtype=torch.long, device=device)
         self.positions = torch.zeros(slots, dtype=torch.long, device=device)
         self.lengths = [0] * slots
-        self._sampler = Sampler(slots, device, encode)
+        self._sampler = Sampler(slots, device, encode, timestamps)
 
     def begin(self, first_row: int, options: Sequence[WindowOptions]) -> None:
         """From the next token on, let rows first_row, first_row + 1, … choose by these options."""
@@ -155,7 +172,7 @@ class Rows:
     def advance(self, rows: slice, logits: Tensor, consumed: list[int]) -> list[int]:
         """Choose the next token of each row from logits [rows, vocabulary], after `consumed` new positions.
 
-        Hotwords change the logits in place.
+        Hotwords and the rules of times change the logits in place.
         """
         chosen, logprobs = self._sampler.choose(rows, logits)
         self.tokens[rows] = chosen
@@ -169,9 +186,12 @@ class Rows:
         """The log probability of each token of `row` since it began; empty where its options did not ask for them."""
         return self._sampler.logprobs(row)
 
-    def read_length(self, rows: slice, bucket: int, limit: int) -> int:
-        """How many cached positions the next step must read: a multiple of `bucket`, so that shapes repeat."""
-        longest = max(self.lengths[rows]) + 1
+    def read_length(self, rows: slice, bucket: int, limit: int, *, at_least: int = 0) -> int:
+        """How many cached positions the next step of `rows`, or of one with `at_least` so many before it, must read.
+
+        A multiple of `bucket`, so that shapes repeat.
+        """
+        longest = max(at_least, *self.lengths[rows]) + 1
         return min(limit, -(-longest // bucket) * bucket)
 
     def rest(self, rows: slice) -> None:

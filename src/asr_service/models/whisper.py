@@ -1,12 +1,11 @@
 """Whisper in the engine: encoder, slot caches and a batched decode step over transformers' weights.
 
-Owns everything that is particular to Whisper: its prompt, language detection, suppressed tokens, cross-attention.
-Checked token by token against transformers' greedy `generate` in float32.
+Owns what is particular to Whisper's steps: cross-attention, language detection, the beginning of a text. Checked token
+by token against transformers' greedy `generate` in float32.
 """
 
 import time
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
 
-from asr_service.domain import ModelInfo, Token, WindowOptions
+from asr_service.domain import ModelInfo, Part, Token, WindowOptions
 from asr_service.models.base import Admitted, Features, NewSequence
 from asr_service.models.encoder import (
     AudioEncoder,
@@ -34,16 +33,12 @@ from asr_service.models.layers import (
     attend,
     attend_with_tail,
     causal_mask,
-    split_heads,
 )
 from asr_service.models.sampling import Rows
 from asr_service.models.silence import SilentTail, ends_after
 from asr_service.models.spelling import Spelling
-from asr_service.models.whisper_layers import DecoderLayer, alignment_heads, encoder_layer
-from asr_service.text.formats import is_unspaced
-
-_ENGLISH = "en"
-"""What models without language tokens speak, and a language of all others."""
+from asr_service.models.whisper_layers import Decoder, alignment_heads, encoder_layer
+from asr_service.models.whisper_tokens import ENGLISH, WhisperTokens
 
 _CROSS_SIZES = (192, 256, 320, 384, 448, 512, 640, 768, 1024, 1280, 1500)
 """Lengths that the cache of encoder states takes on a CPU."""
@@ -71,42 +66,28 @@ class WhisperRunner:
         quantizes the linear layers.
         """
         self._exact = exact_encoder
-        self._tokenizer = tokenizer
+        self._tokens = WhisperTokens(tokenizer, model.generation_config, model.config.max_target_positions)
+        self.stop_ids = self._tokens.stop_ids
         self._spelling = Spelling(tokenizer)
         self._log_mel = LogMel(extractor)
         self.device, self.dtype = model.device, model.dtype
-        self._heads = model.config.decoder_attention_heads
-        self._read_generation_config(model)
+        self._alignment_heads = alignment_heads(model)
         weights_bytes = self._build(model, slots, LinearFactory(int8=int8))
         self._info = ModelInfo(
             name=name,
             family="whisper",
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
-            languages=tuple(sorted(self._language_ids)) or (_ENGLISH,),
+            languages=self._tokens.languages,
             slots=slots,
             memory_bytes=weights_bytes + self._self_cache.nbytes + self._cross_cache.nbytes,
             load_s=time.monotonic() - started,
-            translates="translate" in self._task_ids,
+            translates=self._tokens.translates,
+            timestamps=True,
         )
 
-    def _read_generation_config(self, model: WhisperForConditionalGeneration) -> None:
-        config = model.generation_config
-        eos = config.eos_token_id
-        self.stop_ids = frozenset(eos if isinstance(eos, list) else [eos])
-        self._start_id = int(config.decoder_start_token_id)
-        self._no_timestamps_id = config.no_timestamps_token_id
-        self._previous_id = self._tokenizer.convert_tokens_to_ids("<|startofprev|>")
-        multilingual = getattr(config, "is_multilingual", True)
-        self._language_ids = {token.strip("<|>"): i for token, i in config.lang_to_id.items()} if multilingual else {}
-        self._languages = {i: code for code, i in self._language_ids.items()}
-        self._task_ids = config.task_to_id if multilingual else {}
-        self._suppressed = list(config.suppress_tokens or [])
-        self._suppressed_first = list(config.begin_suppress_tokens or [])
-        self._alignment_heads = alignment_heads(model)
-
     def _build(self, model: WhisperForConditionalGeneration, slots: int, linear: LinearFactory) -> int:
-        encoder, decoder, config = model.model.encoder, model.model.decoder, model.config
+        encoder, config, heads = model.model.encoder, model.config, model.config.decoder_attention_heads
         self._encoder = AudioEncoder(
             (Conv1d.of(encoder.conv1), Conv1d.of(encoder.conv2)),
             [encoder_layer(layer, linear) for layer in encoder.layers],
@@ -114,21 +95,19 @@ class WhisperRunner:
             heads=config.encoder_attention_heads,
             positions=encoder.embed_positions.weight.detach(),
         )
-        self._embedding = decoder.embed_tokens.weight.detach()
-        self._decoder_positions = decoder.embed_positions.weight.detach()
-        self._decoder_layers = [DecoderLayer.of(layer, linear) for layer in decoder.layers]
-        self._decoder_norm = LayerNorm.of(decoder.layer_norm)
+        self._decoder = Decoder(model.model.decoder, heads, linear)
         # Whisper's output layer has no bias, so the tokens that are never allowed cost nothing as a bias of -inf.
-        bias = self._embedding.new_zeros(config.vocab_size)
-        bias[self._suppressed] = float("-inf")
+        bias = self._decoder.embedding.new_zeros(config.vocab_size)
+        bias[self._tokens.suppressed] = float("-inf")
         self._head = linear.of(model.proj_out.weight, bias)
+        self._unsaid = sorted({*self._tokens.suppressed, self._tokens.no_speech_id})
+        self._unsaid_head = model.proj_out.weight.detach()[self._unsaid]
         self._source_length: int = config.max_source_positions
         self._max_length: int = config.max_target_positions
-        head_dim = config.d_model // self._heads
-        shape = (config.decoder_layers, slots, self._heads, head_dim)
+        shape = (config.decoder_layers, slots, heads, config.d_model // heads)
         self._self_cache = SlotCache(*shape, self._max_length, self.dtype, self.device)
         self._cross_cache = SlotCache(*shape, self._source_length, self.dtype, self.device)
-        self._rows = Rows(slots, self.device, self._spelling.encode)
+        self._rows = Rows(slots, self.device, self._spelling.encode, self._tokens.timestamps)
         self._graphs = StepGraphs(self._step, self.device, slots)
         self._own = torch.zeros(slots, dtype=torch.long, device=self.device)
         self._own_lengths = [0] * slots
@@ -136,22 +115,16 @@ class WhisperRunner:
         self._tails: list[SilentTail] = []
         if not self._exact:
             self._remember_silence(config.num_mel_bins)
-        return linear.nbytes + int(self._embedding.nbytes)
+        return linear.nbytes + int(self._decoder.embedding.nbytes)
 
     @torch.inference_mode()
     def _remember_silence(self, mel_bins: int) -> None:
         window = padding_window(mel_bins, 2 * self._source_length, self.dtype, self.device)
         self._silence = self._encoder.silence(window)
-        for layer in self._decoder_layers:
-            keys, values = (split_heads(part, self._heads)[0] for part in self._cross_kv(layer, self._silence.states))
-            self._tails.append(SilentTail.of(keys, values))
+        for index in range(len(self._decoder.layers)):
+            keys, values = self._decoder.cross(index, self._silence.states)
+            self._tails.append(SilentTail.of(keys[0], values[0]))
         self._tail_weights = torch.stack([tail.log_counts for tail in self._tails])
-
-    @staticmethod
-    def _cross_kv(layer: DecoderLayer, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [1, frames, width] of encoder states [frames, width]."""
-        keys, values = layer.cross_kv(states[None]).chunk(2, dim=-1)
-        return keys, values
 
     @property
     def info(self) -> ModelInfo:
@@ -168,10 +141,13 @@ class WhisperRunner:
         return 2 * own_frames(features, exact=exact or self._exact)
 
     def max_new_tokens(self, options: WindowOptions) -> int:
-        return self._max_length - len(self._prompt(options, _ENGLISH))
+        return self._tokens.room(options)
 
     def text(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+        return self._tokens.text(tokens)
+
+    def parts(self, tokens: Sequence[int], duration_s: float) -> tuple[Part, ...]:
+        return self._tokens.parts(tokens, duration_s)
 
     def details(self, row: int, tokens: Sequence[int]) -> tuple[Token, ...]:
         return self._spelling.details(tokens, self._rows.logprobs(row))
@@ -183,14 +159,17 @@ class WhisperRunner:
         self._fit_cross_cache(first_row, [clip.own for clip in clips])
         for row, (clip, states) in enumerate(zip(clips, self._encoder(clips, self._silence), strict=True), first_row):
             self._own[row] = self._own_lengths[row] = clip.own
-            for index, layer in enumerate(self._decoder_layers):
-                keys, values = (split_heads(part, self._heads) for part in self._cross_kv(layer, states))
-                self._cross_cache.write_prefix(index, slice(row, row + 1), keys, values)
+            for index in range(len(self._decoder.layers)):
+                self._cross_cache.write_prefix(index, slice(row, row + 1), *self._decoder.cross(index, states))
         languages = self._detect_languages(rows, [sequence.options.language for sequence in batch])
-        prompts = [self._prompt(s.options, language) for s, language in zip(batch, languages, strict=True)]
-        self._rows.begin(first_row, [sequence.options for sequence in batch])
-        tokens = self._prefill(rows, prompts)
-        return [Admitted(language, token) for language, token in zip(languages, tokens, strict=True)]
+        options = [sequence.options for sequence in batch]
+        prompts = [self._tokens.prompt(own, language) for own, language in zip(options, languages, strict=True)]
+        self._rows.begin(first_row, options)
+        tokens, no_speech = self._prefill(rows, prompts, [i for i, own in enumerate(options) if own.no_speech])
+        return [
+            Admitted(language, token, no_speech.get(i))
+            for i, (language, token) in enumerate(zip(languages, tokens, strict=True))
+        ]
 
     @torch.inference_mode()
     def decode(self, first_row: int, count: int) -> list[int]:
@@ -214,14 +193,11 @@ class WhisperRunner:
     def _step(self, rows: slice, length: int, own: int, tail: bool) -> Tensor:
         """Logits [rows, vocabulary] after each row's last token."""
         tokens, start = self._rows.tokens[rows, None], self._rows.positions[rows]
-        return self._head(self._decoder(rows, tokens, start, length, own, tail=tail)[:, 0])
+        return self._head(self._run(rows, tokens, start, length, own, tail=tail)[:, 0])
 
     def spell(self, text: str) -> tuple[list[int], list[int]]:
         """The tokens of a text as the model would write it, and where in `text` the characters of each begin."""
-        # Words begin with their space in Whisper's vocabulary, the first one too.
-        lead = "" if is_unspaced(text[:1]) else " "
-        spelt = self._tokenizer(lead + text, add_special_tokens=False, return_offsets_mapping=True)
-        return list(spelt["input_ids"]), [max(0, begin - len(lead)) for begin, _ in spelt["offset_mapping"]]
+        return self._tokens.spell(text)
 
     @torch.inference_mode()
     def attention(
@@ -234,20 +210,20 @@ class WhisperRunner:
         the tokens and the end token, and the position whose next token is the text's first.
         """
         heard = self._recall(source) if isinstance(source, int) else self._listen(source)
-        language = options.language if options.language in self._language_ids else self._language_of(heard)
-        prompt = self._prompt(WindowOptions(language, task=options.task), language)
+        language = options.language if options.language in self._tokens.language_ids else self._language_of(heard)
+        prompt = self._tokens.prompt(WindowOptions(language, task=options.task), language)
         weights, _ = self._read(heard, [*prompt, *tokens, min(self.stop_ids)])
         return weights.float().cpu().numpy(), len(prompt) - 1
 
     def _listen(self, features: Features) -> Heard:
         clip = clip_of(features, exact=self._exact, dtype=self.dtype, device=self.device)
         (states,) = self._encoder([clip], self._silence)
-        parts = [[split_heads(p, self._heads)[0] for p in self._cross_kv(x, states)] for x in self._decoder_layers]
-        return self._before_silence([(keys.transpose(1, 2), values) for keys, values in parts], clip.own)
+        parts = [self._decoder.cross(index, states) for index in range(len(self._decoder.layers))]
+        return self._before_silence([(keys[0].transpose(1, 2), values[0]) for keys, values in parts], clip.own)
 
     def _recall(self, row: int) -> Heard:
         own, transposed = self._own_lengths[row], self._cross_cache.transposed
-        parts = [self._cross_cache.read(i, slice(row, row + 1), own) for i in range(len(self._decoder_layers))]
+        parts = [self._cross_cache.read(i, slice(row, row + 1), own) for i in range(len(self._decoder.layers))]
         layers = [(keys[0] if transposed else keys[0].transpose(1, 2), values[0]) for keys, values in parts]
         return self._before_silence(layers, own)
 
@@ -256,27 +232,28 @@ class WhisperRunner:
         return Heard(layers, self._tails, self._tail_weights[:, :, ends_after(own)] if followed else None)
 
     def _language_of(self, heard: Heard) -> str | None:
-        if not self._language_ids:
-            return _ENGLISH
-        _, hidden = self._read(heard, [self._start_id])
+        if not self._tokens.language_ids:
+            return ENGLISH
+        _, hidden = self._read(heard, [self._tokens.start_id])
         return self._likeliest_languages(hidden)[0]
 
     def _read(self, heard: Heard, tokens: list[int]) -> tuple[Tensor, Tensor]:
         """Run tokens through the decoder without its caches: weights [chosen heads, n, own] and states [n, width]."""
         count = len(tokens)
-        x = (self._embedding[tokens] + self._decoder_positions[:count])[None]
         mask = causal_mask(torch.zeros(1, dtype=torch.long, device=self.device), count, count, self.dtype)
         seen: list[Tensor] = []
+
+        def attend_own(index: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            return attend(query, keys, values, mask, transposed=False)
 
         def attend_cross(index: int, query: Tensor) -> Tensor:
             mixed, weights = heard.attend(index, query[0])
             seen.extend(weights[head] for of, head in self._alignment_heads if of == index)
             return mixed[None]
 
-        attend_own = partial(attend, mask=mask, transposed=False)
-        for index, layer in enumerate(self._decoder_layers):
-            x = layer(x, self._heads, attend_own, partial(attend_cross, index))
-        return torch.stack(seen), self._decoder_norm(x)[0]
+        ids, positions = torch.tensor(tokens, device=self.device), torch.arange(count, device=self.device)
+        states = self._decoder(ids[None], positions[None], attend_own, attend_cross)
+        return torch.stack(seen), states[0]
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:
@@ -286,15 +263,13 @@ class WhisperRunner:
         self._own_lengths[target] = self._own_lengths[source]
         self._rows.move(source, target)
 
-    def _decoder(self, rows: slice, tokens: Tensor, start: Tensor, length: int, own: int, *, tail: bool) -> Tensor:
+    def _run(self, rows: slice, tokens: Tensor, start: Tensor, length: int, own: int, *, tail: bool) -> Tensor:
         """Run tokens [rows, n] at positions start [rows] … through the decoder.
 
         Writes their keys and values into the cache, and reads its first `length` positions, the first `own` encoder
         states of each row, and the silence after them if `tail`. Returns hidden states [rows, n, width].
         """
         count = tokens.shape[1]
-        positions = start[:, None] + torch.arange(count, device=self.device)
-        x = self._embedding[tokens] + self._decoder_positions[positions]
         mask = causal_mask(start, count, length, self.dtype)
         transposed = self._self_cache.transposed
         own_mask = self._own_mask(rows, own) if tail else None
@@ -314,14 +289,13 @@ class WhisperRunner:
             silence = self._tails[index].keys, self._tails[index].values, tail_biases[index]
             return attend_with_tail(query, *cross, own_mask, *silence, transposed=transposed)
 
-        for index, layer in enumerate(self._decoder_layers):
-            x = layer(x, self._heads, partial(attend_own, index), partial(attend_cross, index))
-        return self._decoder_norm(x)
+        positions = start[:, None] + torch.arange(count, device=self.device)
+        return self._decoder(tokens, positions, attend_own, attend_cross)
 
     def _first_pass(self, rows: slice, tokens: Tensor, start: Tensor) -> Tensor:
         """Run tokens [rows, n] through the decoder at the beginning of their rows."""
         own = self._cross_length(rows)
-        return self._decoder(rows, tokens, start, tokens.shape[1], own, tail=self._needs_tail(rows))
+        return self._run(rows, tokens, start, tokens.shape[1], own, tail=self._needs_tail(rows))
 
     def _cross_length(self, rows: slice) -> int:
         """How many encoder states of each row a step reads; masks hide those that a row does not have."""
@@ -343,41 +317,48 @@ class WhisperRunner:
         """What the silence after each row's own states weighs: [layers, heads, rows, clusters]."""
         return self._tail_weights[:, :, ends_after(self._own[rows])]
 
-    def _prefill(self, rows: slice, prompts: list[list[int]]) -> list[int]:
-        """Fill the caches of `rows` from position 0 and return each row's first new token."""
+    def _prefill(
+        self, rows: slice, prompts: list[list[int]], doubtful: list[int]
+    ) -> tuple[list[int], dict[int, float]]:
+        """Fill the caches of `rows` from position 0. Returns each row's first new token and, for those whose places
+        among them are `doubtful`, how likely it is that nobody speaks.
+        """
         lengths = [len(prompt) for prompt in prompts]
         longest = max(lengths)
         padded = [prompt + prompt[-1:] * (longest - len(prompt)) for prompt in prompts]
         start = self._rows.reset(rows)
         hidden = self._first_pass(rows, torch.tensor(padded, device=self.device), start)
         last = hidden[torch.arange(len(prompts)), torch.tensor(lengths) - 1]
-        logits = self._head(last)
-        logits[:, self._suppressed_first] = float("-inf")
-        return self._rows.advance(rows, logits, lengths)
+        # The text before a window may itself spell a start token.
+        starts = [lengths[i] - 1 - prompts[i][::-1].index(self._tokens.start_id) for i in doubtful]
+        begun = hidden[torch.tensor(doubtful, dtype=torch.long), torch.tensor(starts, dtype=torch.long)]
+        logits, logits_begun = self._head(torch.cat([last, begun])).split([len(last), len(begun)])
+        no_speech = dict(zip(doubtful, self._no_speech(begun, logits_begun), strict=True)) if doubtful else {}
+        logits[:, self._tokens.suppressed_first] = float("-inf")
+        return self._rows.advance(rows, logits, lengths), no_speech
+
+    def _no_speech(self, hidden: Tensor, logits: Tensor) -> list[float]:
+        """What the model gives to its token for no speech, from states [rows, width] after the start token and their
+        logits, which are changed.
+        """
+        # It is among the tokens that the head leaves out, since they are never said.
+        logits[:, self._unsaid] = hidden @ self._unsaid_head.T
+        probs: list[float] = torch.softmax(logits.float(), dim=-1)[:, self._tokens.no_speech_id].tolist()
+        return probs
 
     def _detect_languages(self, rows: slice, given: list[str | None]) -> list[str | None]:
         """The languages of rows whose language is not given: the likeliest language token after the start token."""
-        if not self._language_ids:
-            return [_ENGLISH for _ in given]
+        if not self._tokens.language_ids:
+            return [ENGLISH for _ in given]
         if all(language is not None for language in given):
             return given
-        start = torch.full((len(given), 1), self._start_id, device=self.device)
+        start = torch.full((len(given), 1), self._tokens.start_id, device=self.device)
         hidden = self._first_pass(rows, start, self._rows.reset(rows))
         best = self._likeliest_languages(hidden[:, 0])
         return [found if language is None else language for found, language in zip(best, given, strict=True)]
 
     def _likeliest_languages(self, hidden: Tensor) -> list[str]:
         """The languages of states [rows, width] after the start token."""
-        ids = torch.tensor(list(self._languages), device=self.device)
-        return [self._languages[i] for i in ids[self._head(hidden)[:, ids].max(dim=-1).indices].tolist()]
-
-    def _prompt(self, options: WindowOptions, language: str | None) -> list[int]:
-        prompt = [self._start_id]
-        if language is not None and self._language_ids:
-            prompt += [self._language_ids[language], self._task_ids[options.task]]
-        prompt.append(self._no_timestamps_id)
-        if not options.prompt:
-            return prompt
-        # As in the reference: the text before this window, cut to its last half a context.
-        text = self._tokenizer.encode(" " + options.prompt.strip(), add_special_tokens=False)
-        return [self._previous_id, *text[-(self._max_length // 2 - 1) :], *prompt]
+        codes = list(self._tokens.language_ids)
+        ids = torch.tensor(list(self._tokens.language_ids.values()), device=self.device)
+        return [codes[i] for i in self._head(hidden)[:, ids].max(dim=-1).indices.tolist()]

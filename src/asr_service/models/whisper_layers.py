@@ -1,14 +1,15 @@
 """Whisper's layers from transformers' modules.
 
-Owns which of its weights go together, and the order of a decoder layer. Knows no cache, no token and no row.
+Owns which of its weights go together, and the order of the decoder. Knows no cache, no row and what no token means.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 from transformers import WhisperForConditionalGeneration
-from transformers.models.whisper.modeling_whisper import WhisperDecoderLayer, WhisperEncoderLayer
+from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperDecoderLayer, WhisperEncoderLayer
 
 from asr_service.models.encoder import EncoderLayer
 from asr_service.models.layers import LayerNorm, Linear, LinearFactory, merge_heads, split_heads
@@ -80,3 +81,32 @@ class DecoderLayer:
         query = split_heads(self.cross_q(self.cross_norm(x)), heads)
         x = self.cross_out(merge_heads(attend_cross(query)), residual=x)
         return self.fc2(self.fc1(self.mlp_norm(x), "gelu"), residual=x)
+
+
+class Decoder:
+    """All layers between token embeddings and final states. Attentions are the caller's, and are told the layer."""
+
+    def __init__(self, decoder: WhisperDecoder, heads: int, linear: LinearFactory) -> None:
+        self.embedding = decoder.embed_tokens.weight.detach()
+        self.layers = [DecoderLayer.of(layer, linear) for layer in decoder.layers]
+        self._positions = decoder.embed_positions.weight.detach()
+        self._norm = LayerNorm.of(decoder.layer_norm)
+        self._heads = heads
+
+    def __call__(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attend_own: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+        attend_cross: Callable[[int, Tensor], Tensor],
+    ) -> Tensor:
+        """States [rows, n, width] of tokens [rows, n] at positions [rows, n]."""
+        x = self.embedding[tokens] + self._positions[positions]
+        for index, layer in enumerate(self.layers):
+            x = layer(x, self._heads, partial(attend_own, index), partial(attend_cross, index))
+        return self._norm(x)
+
+    def cross(self, layer: int, states: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values [1, heads, frames, head_dim] of encoder states [frames, width]."""
+        keys, values = self.layers[layer].cross_kv(states[None]).chunk(2, dim=-1)
+        return split_heads(keys, self._heads), split_heads(values, self._heads)

@@ -4,10 +4,11 @@ Owns the cutting of a text into the units that get times. Knows nothing of model
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from asr_service.domain import Word
 from asr_service.text.formats import is_unspaced
 
 _SPOKEN_PUNCTUATION = frozenset("%&@#")
@@ -54,6 +55,22 @@ def split_words(text: str) -> list[WordSpan]:
         end = len(text.rstrip())
         spans.append(WordSpan(waiting, end, waiting, end))
     return spans
+
+
+def deal(words: Sequence[Word], texts: Sequence[str]) -> list[tuple[Word, ...]]:
+    """The words of a text that was cut into `texts`, for each of these: a word belongs to where it begins."""
+    dealt: list[tuple[Word, ...]] = []
+    at = taken = end = 0
+    for text in texts:
+        end += len("".join(text.split()))
+        first = at
+        while at < len(words) and taken < end:
+            taken += len("".join(words[at].text.split()))
+            at += 1
+        dealt.append(tuple(words[first:at]))
+    if dealt:
+        dealt[-1] += tuple(words[at:])
+    return dealt
 
 
 def _pieces(text: str) -> Iterator[tuple[int, int]]:

@@ -257,6 +257,17 @@ def test_too_long(name: str) -> None:
         decode(sounds.encode((LOSSLESS | LOSSY)[name], SOUND), max_audio_s=1.5)
 
 
+@pytest.mark.parametrize("name", ["flac", "mp3", "m4a", "opus"])
+def test_what_admits_to_be_too_long_is_not_decoded(name: str) -> None:
+    with tempfile.TemporaryFile(buffering=0) as file:
+        file.write(sounds.encode((LOSSLESS | LOSSY)[name], SOUND))
+        assert isinstance(file, io.FileIO)
+        decoder = Decoder(file, 1.5)
+        with pytest.raises(AudioTooLong):
+            next(decoder.blocks())
+        assert decoder.decoded_samples == 0
+
+
 def test_a_bomb_is_refused_by_what_comes_out_of_it() -> None:
     """FLAC of silence, 60 times smaller than its sound, with a header that admits to nothing."""
     data = bytearray(sounds.encode(Encoding("flac", "flac"), np.zeros(600 * SAMPLE_RATE_HZ, np.int16)))

@@ -3,15 +3,19 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from asr_service.audio.pool import AudioLimits, DecodePool
 from asr_service.domain import AudioSummary, Window
 from asr_service.errors import AsrError, AudioTooLong, Unavailable, UnreadableAudio
+from tests.unit.audio import puppet_worker
 
 pytestmark = pytest.mark.anyio
 
@@ -25,9 +29,9 @@ class Recording:
     """A job whose worker does what `tell` says."""
 
     def __init__(self, pool: DecodePool, size_bytes: int = 1000) -> None:
-        read_end, self._write_end = os.pipe()
-        self._files = [read_end, os.memfd_create("pcm")]
-        self.answers: Answers = pool.windows(read_end, self._files[1], size_bytes)
+        self._read_end, self._write_end = os.pipe()
+        self._pcm = os.memfd_create("pcm")
+        self.answers: Answers = pool.windows(self._read_end, self._pcm, size_bytes)
 
     def tell(self, *commands: str) -> None:
         os.write(self._write_end, "".join(f"{command}\n" for command in commands).encode())
@@ -36,7 +40,7 @@ class Recording:
         return await anext(self.answers)
 
     async def summary(self) -> AudioSummary:
-        """The end of the job; its duration is the worker's process id."""
+        """The end of the job; its `decode_ms` is the worker's process id."""
         async for answer in self.answers:
             if isinstance(answer, AudioSummary):
                 return answer
@@ -49,7 +53,7 @@ class Recording:
 
     async def close(self) -> None:
         await self.answers.aclose()
-        for fd in (*self._files, self._write_end):
+        for fd in (self._read_end, self._pcm, self._write_end):
             os.close(fd)
 
 
@@ -57,11 +61,15 @@ class Restarts:
     """Counts replaced workers, and lets a test wait for the next one."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.reasons: list[str] = []
         self._changed = asyncio.Event()
 
-    def __call__(self) -> None:
-        self.count += 1
+    @property
+    def count(self) -> int:
+        return len(self.reasons)
+
+    def __call__(self, reason: str) -> None:
+        self.reasons.append(reason)
         self._changed.set()
 
     async def reach(self, count: int) -> None:
@@ -88,10 +96,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(workers: int, stall_timeout_s: float = 60) -> AsyncIterator[Stage]:
+async def staged(
+    workers: int, stall_timeout_s: float = 60, env: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Stage]:
     restarts = Restarts()
     limits = AudioLimits(stall_timeout_s=stall_timeout_s)
-    pool = DecodePool(workers, limits, ENV, on_restart=restarts, worker_module="tests.unit.audio.puppet_worker")
+    pool = DecodePool(
+        workers, limits, {**ENV, **env}, on_restart=restarts, worker_module="tests.unit.audio.puppet_worker"
+    )
     await pool.start()
     stage = Stage(pool, restarts)
     try:
@@ -190,7 +202,7 @@ async def test_an_idle_worker_that_dies_is_replaced() -> None:
     async with staged(1) as stage:
         recording = stage.recording()
         recording.tell("done")
-        os.kill(int((await recording.summary()).duration_s), signal.SIGKILL)
+        os.kill(int((await recording.summary()).decode_ms), signal.SIGKILL)
         await stage.restarts.reach(1)
         following = stage.recording()
         following.tell("done")
@@ -288,7 +300,7 @@ async def test_closing_the_pool_ends_everything() -> None:
     async with staged(1) as stage:
         probe = stage.recording()
         probe.tell("done")
-        process_id = int((await probe.summary()).duration_s)
+        process_id = int((await probe.summary()).decode_ms)
         at_work, in_line = await stage.started(), stage.recording()
         tasks = [asyncio.create_task(recording.error()) for recording in (at_work, in_line)]
         await asyncio.wait(tasks, timeout=0.01)
@@ -303,6 +315,66 @@ async def test_workers_that_do_not_start_are_reported_and_none_is_left() -> None
     pool = DecodePool(2, AudioLimits(), ENV | {"REFUSE": "1"}, worker_module="tests.unit.audio.puppet_worker")
     with pytest.raises(Unavailable, match="did not start"):
         await pool.start()
+
+
+@pytest.mark.parametrize("command", [*(f"lie {name}" for name in puppet_worker.LIES), "raw 5", "raw 70000"])
+async def test_a_worker_that_lies_is_replaced(command: str) -> None:
+    async with staged(1) as stage:
+        recording, following = stage.recording(), stage.recording()
+        recording.tell(command)
+        following.tell("done")
+        error, _ = await asyncio.gather(recording.error(), following.summary())
+        assert isinstance(error, UnreadableAudio)
+        assert stage.restarts.count == 1
+
+
+async def test_a_worker_without_end_is_replaced() -> None:
+    async with staged(1) as stage:
+        recording = stage.recording()
+        recording.tell("flood")
+        assert isinstance(await recording.error(), UnreadableAudio)
+        await stage.restarts.reach(1)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason", "counted"),
+    [
+        ("kill 31", "forbidden system call", "forbidden_call"),
+        ("kill 24", "computing time", "cpu_time"),
+        ("kill 9", "it was killed", "killed"),
+        ("kill 11", "signal 11", "signal"),
+        ("exit 3", "status 3", "exit"),
+    ],
+)
+async def test_why_a_worker_was_lost_is_logged_and_counted(command: str, reason: str, counted: str) -> None:
+    with capture_logs() as lines:
+        async with staged(1) as stage:
+            recording = stage.recording()
+            recording.tell(command)
+            await recording.error()
+            await stage.restarts.reach(1)
+    (line,) = lines
+    assert (line["event"], line["log_level"]) == ("a decode worker was lost", "warning")
+    assert reason in line["reason"]
+    assert stage.restarts.reasons == [counted]
+
+
+async def test_a_lost_worker_is_logged_with_the_request_that_it_worked_for() -> None:
+    with capture_logs() as lines:
+        async with staged(1) as stage:
+            with structlog.contextvars.bound_contextvars(request_id="r1"):
+                recording = stage.recording()
+                recording.tell("exit 3")
+                await recording.error()
+            await stage.restarts.reach(1)
+    (line,) = lines
+    assert line["request_id"] == "r1"
+
+
+async def test_unfiltered_system_calls_are_said_once() -> None:
+    with capture_logs() as lines:
+        async with staged(3, env={"UNFILTERED": "an old kernel"}):
+            assert [(line["log_level"], line["reason"]) for line in lines] == [("warning", "an old kernel")]
 
 
 async def test_nothing_is_left_open() -> None:

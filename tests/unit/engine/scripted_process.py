@@ -1,8 +1,9 @@
 """A stand-in for the engine's process that does what the prompt of each window says.
 
 `say TEXT` answers; `hang` never does; `die` ends the process at once, `die once` only the first one (a marker file
-says whether it has happened); `fail` answers with an error. The model's name says how loading ends: "missing" fails
-for good, "crash" dies, anything else succeeds.
+says whether it has happened); `fail` answers with an error; `babble` sends what is no message, once. The model's name
+says how loading ends: "missing" fails for good, "crash" dies, "slow" waits until somebody opens the pipe `go` in the
+scratch folder, "moody" fails as long as there is a file `broken` in it, anything else succeeds.
 """
 
 import os
@@ -54,16 +55,23 @@ class Engine:
             sys.exit(1)
         if config.model == "crash":
             os._exit(9)
+        if config.model == "slow":
+            (self.scratch / "go").read_bytes()
+        if config.model == "moody" and (self.scratch / "broken").exists():
+            self.send(LoadFailed("The disk is full."))
+            sys.exit(1)
         self.send(Ready(ModelInfo(config.model, "scripted", "cpu", "float32", (), 1, 0, 0.0)))
 
     def answer(self, message: Submit) -> None:
         verb, _, rest = (message.options.prompt or "").partition(" ")
         self.send(Started(message.id, message.options.language or "en"))
-        if verb == "die":
+        if verb in ("die", "babble"):
             marker = self.scratch / "died"
             if rest != "once" or not marker.exists():
                 marker.touch()
-                os._exit(9)
+                if verb == "die":
+                    os._exit(9)
+                self.channel.send(b"what?")
             rest = "survived"
         if verb == "fail":
             self.send(Failed(message.id, "engine_error", "No."))

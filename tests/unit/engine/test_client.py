@@ -6,12 +6,14 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from asr_service.domain import WindowOptions
 from asr_service.engine.client import EngineClient
+from asr_service.engine.health import Circuit
 from asr_service.engine.messages import EngineConfig, Stats
 from asr_service.errors import EngineCrashed, EngineError, EngineNotReady, ModelUnavailable
 from asr_service.ipc import spawn
@@ -28,21 +30,26 @@ class Watch:
     def __init__(self) -> None:
         self.restarts = 0
         self.stats: asyncio.Queue[Stats] = asyncio.Queue()
+        self.states: asyncio.Queue[str | None] = asyncio.Queue()
 
     def on_restart(self) -> None:
         self.restarts += 1
 
 
 @asynccontextmanager
-async def engine(scratch: Path, watch: Watch | None = None, model: str = "scripted") -> AsyncIterator[EngineClient]:
+async def engine(
+    scratch: Path, watch: Watch | None = None, model: str = "scripted", **options: Any
+) -> AsyncIterator[EngineClient]:
     watch = watch or Watch()
     client = EngineClient(
         EngineConfig(model, cache_dir=str(scratch)),
         ENVIRONMENT,
         on_stats=watch.stats.put_nowait,
         on_restart=watch.on_restart,
+        on_state=watch.states.put_nowait,
         module="tests.unit.engine.scripted_process",
         backoff_s=(0.0,),
+        **options,
     )
     await client.start()
     try:
@@ -160,6 +167,94 @@ async def test_an_engine_that_dies_whenever_it_loads_is_given_up(tmp_path: Path)
     async with engine(tmp_path, model="crash") as client:
         with pytest.raises(ModelUnavailable, match="died 5 times while it was loading the model"):
             await client.wait_ready()
+
+
+async def test_an_engine_that_was_ready_once_is_loaded_again_until_it_can_be(tmp_path: Path) -> None:
+    watch = Watch()
+    async with engine(tmp_path, watch, model="moody", circuit=Circuit(deaths=100)) as client:
+        await client.wait_ready()
+        (tmp_path / "broken").touch()
+        assert client.pid is not None
+        os.kill(client.pid, signal.SIGKILL)
+        reason = "the engine died, and its model cannot be loaded again: The disk is full."
+        while await watch.states.get() != reason:
+            continue
+        early = asyncio.create_task(client.transcribe("r", b"", say("say waited")))
+        while watch.restarts < 6:
+            await watch.states.get()
+        (tmp_path / "broken").unlink()
+        await client.wait_ready()
+        # The failures to load were none of its doing.
+        assert (await early).text == "waited 0"
+        assert client.is_supervised
+
+
+async def test_an_engine_that_keeps_dying_is_not_called_ready_until_one_has_been_up_for_a_while(tmp_path: Path) -> None:
+    watch = Watch()
+    async with engine(tmp_path, watch, circuit=Circuit(deaths=2, stable_s=0.2)) as client:
+        for _ in range(2):
+            await client.wait_ready()
+            assert client.pid is not None
+            os.kill(client.pid, signal.SIGKILL)
+            while await watch.states.get() != "the engine died and is being restarted":
+                continue
+        up_again = await watch.states.get()
+        assert up_again == (
+            "the engine died 2 times within 300 s; it is up again, and is called ready when it has been so for 0 s"
+        )
+        assert client.not_ready_reason == up_again
+        # It works for those who come all the same.
+        assert (await client.transcribe("r", b"", say("say served"))).text == "served 0"
+        await client.wait_ready()
+        assert client.not_ready_reason is None
+
+
+async def test_nobody_waits_for_an_engine_that_keeps_failing_to_load(tmp_path: Path) -> None:
+    watch = Watch()
+    async with engine(tmp_path, watch, model="moody", circuit=Circuit(deaths=3)) as client:
+        await client.wait_ready()
+        (tmp_path / "broken").touch()
+        assert client.pid is not None
+        waiting = asyncio.create_task(client.transcribe("r", b"", say("hang")))
+        os.kill(client.pid, signal.SIGKILL)
+        with pytest.raises(EngineNotReady, match="The disk is full") as refused:
+            await waiting
+        assert refused.value.retry_after_s is not None
+        assert watch.restarts == 3
+        with pytest.raises(EngineNotReady, match="The disk is full"):
+            await client.transcribe("r", b"", say("say no"))
+
+
+async def test_an_engine_that_is_stuck_is_killed_and_its_windows_are_sent_again(tmp_path: Path) -> None:
+    watch = Watch()
+    async with engine(tmp_path, watch, stall_s=0.2) as client:
+        await client.wait_ready()
+        stuck = asyncio.create_task(client.transcribe("r", b"", say("hang")))
+        while watch.restarts == 0:
+            await watch.states.get()
+        assert not stuck.done()
+        stuck.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stuck
+        assert (await client.transcribe("r", b"", say("say back"))).text == "back 0"
+
+
+async def test_an_engine_with_nothing_to_do_may_be_silent(tmp_path: Path) -> None:
+    watch = Watch()
+    over = asyncio.Event()
+    async with engine(tmp_path, watch, stall_s=1.0) as client:
+        assert (await client.transcribe("r", b"", say("say hello"))).text == "hello 0"
+        asyncio.get_running_loop().call_later(1.2, over.set)
+        await over.wait()
+        assert watch.restarts == 0
+        assert client.not_ready_reason is None
+
+
+async def test_an_engine_that_talks_nonsense_is_replaced(tmp_path: Path) -> None:
+    watch = Watch()
+    async with engine(tmp_path, watch) as client:
+        assert (await client.transcribe("r", b"", say("babble once"))).text == "survived 0"
+        assert watch.restarts == 1
 
 
 async def test_closing_ends_the_process_and_what_it_was_doing(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class Engine:
             max_step_frames=self.max_step_frames,
             guard=self.guard,
             is_fatal=lambda error: isinstance(error, SystemError),
+            memory=lambda: (700, 900),
         )
 
     def run(self, limit: int = 1_000) -> None:
@@ -244,6 +245,12 @@ def test_stats_count_what_was_done_and_end_at_zero() -> None:
     assert sum(s.tokens for s in stats) == 5
     assert sum(s.frames_padded for s in stats) == 100
     assert (stats[-1].waiting, stats[-1].running) == (0, 0)
+
+
+def test_an_engine_with_nothing_to_do_says_how_things_stand() -> None:
+    engine = Engine(ScriptedRunner({}))
+    engine.core.step()
+    assert engine.sent == [Stats(0, 0, [], 0, 0, 0, memory_bytes=700, memory_total_bytes=900)]
 
 
 @given(

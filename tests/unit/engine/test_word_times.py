@@ -1,5 +1,7 @@
 """Word times are delivered with the text of those windows that ask for them, and never cost a window its text."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,14 +38,18 @@ class ScriptedAligner:
         return tuple(Word(row + i, row + i + 1.0, word) for i, word in enumerate(text.split()))
 
 
-def run(aligner: ScriptedAligner | None, *windows: tuple[WindowOptions, Features, Features | None]) -> list[FromEngine]:
+def run(
+    aligner: ScriptedAligner | None,
+    *windows: tuple[WindowOptions, Features, Features | None],
+    clock: Callable[[], float] = lambda: 0.0,
+) -> list[FromEngine]:
     """Run windows to their ends; a window's duration is also what it says, as many times as it has tokens."""
     runner = ScriptedRunner({f.duration_s: [int(f.duration_s)] * int(f.duration_s) + [STOP] for _, f, _ in windows})
     sent: list[FromEngine] = []
     core = EngineCore(
         runner,
         sent.append,
-        lambda: 0.0,
+        clock,
         max_step_frames=1_000,
         aligner=aligner,
         is_fatal=lambda error: isinstance(error, SystemError),
@@ -75,6 +81,15 @@ def test_those_who_ask_get_words_from_the_row_that_holds_their_window() -> None:
     # The last row moves to where the first one was when that one leaves.
     assert aligner.asked == [(0, 1.0, "1", "en", "transcribe"), (0, 3.0, "3 3 3", "de", "translate")]
     assert [word.text for word in ends[2].words] == ["3", "3", "3"]
+
+
+def test_finding_words_has_a_time_of_its_own() -> None:
+    """The clock goes on by a second whenever it is read, so any stage takes some."""
+    ticks = itertools.count()
+    windows = ((WITH_WORDS, features(1.0), None), (WindowOptions(), features(2.0), None))
+    ends = finished(run(ScriptedAligner(), *windows, clock=lambda: float(next(ticks))))
+    assert ends[0].timings.align_ms == 1000.0
+    assert ends[1].timings.align_ms == 0.0
 
 
 def test_an_aligner_with_features_of_its_own_gets_those() -> None:

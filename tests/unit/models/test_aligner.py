@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
 
 from asr_service.domain import ModelInfo, WindowOptions, Word
-from asr_service.models.aligner import AttentionAligner
+from asr_service.models.aligner import AttentionAligner, median_of_seven
 from asr_service.models.base import Features, NewSequence
 from asr_service.models.whisper import WhisperRunner
 from asr_service.text.words import split_words
@@ -213,6 +213,12 @@ def test_spelling_says_where_each_token_begins(runner: WhisperRunner, text: str)
     assert len(tokens) == len(positions) > 0
     assert positions == sorted(positions)
     assert 0 <= positions[0] <= positions[-1] <= len(text)
+
+
+def test_the_middle_of_seven_is_found_for_every_order() -> None:
+    # What puts all zeros and ones right puts everything right (Knuth's zero-one principle).
+    bits = (np.arange(128)[:, None] >> np.arange(7) & 1).astype(np.float32)
+    assert np.array_equal(median_of_seven(list(bits.T)), np.median(bits, axis=1))
 
 
 class ScriptedListener:

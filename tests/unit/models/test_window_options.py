@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import GlmAsrForConditionalGeneration, GlmAsrProcessor, WhisperForConditionalGeneration
 
 from asr_service.domain import WindowOptions
 from asr_service.engine.messages import Finished
+from asr_service.models.base import NewSequence
 from asr_service.models.glm_asr import GlmAsrRunner
 from asr_service.models.whisper import WhisperRunner
 from tests.checkpoints import glm_model, glm_processor
@@ -16,6 +18,7 @@ from tests.unit.models.batching import finished_in_batch
 from tests.unit.models.test_glm_asr import noise
 
 CLIPS = {f"{path.parent.name}/{path.stem}": path for path in packaged_clips()}
+NO_SPEECH = 50362
 SHARED = {path.stem: path for path in shared_recordings()}
 
 
@@ -80,6 +83,27 @@ def test_whispers_log_probabilities_are_transformers_own(
         assert [token.logprob for token in answer.details] == pytest.approx(expected, abs=2e-3)
         assert len(tokens) == answer.tokens > 5
         assert text_of(answer) == answer.text
+
+
+def test_how_likely_it_is_that_nobody_speaks_is_as_in_transformers(
+    whisper_runner: WhisperRunner, whisper_reference: WhisperForConditionalGeneration
+) -> None:
+    """By the definition of the reference implementation: all tokens count, those too that are never said."""
+    prompt = "As was said before."
+    windows = [load_pcm(CLIPS["en/counting"]), np.random.default_rng(0).integers(-20, 20, 48_000, dtype=np.int16)]
+    features = [whisper_runner.features(pcm) for pcm in windows]
+    asking = [WindowOptions("en", no_speech=True), WindowOptions("en", prompt, no_speech=True), WindowOptions("en")]
+    batch = [NewSequence(own, options) for own, options in zip([*features, features[1]], asking, strict=True)]
+    speech, nobody, unasked = (admitted.no_speech_prob for admitted in whisper_runner.admit(0, batch))
+    start = whisper_reference.generation_config.decoder_start_token_id
+    expected = []
+    for own, ids in zip(features, ([start], [50361, *whisper_runner.spell(prompt)[0], start]), strict=True):
+        with torch.inference_mode():
+            answer = whisper_reference(torch.from_numpy(own.log_mel)[None], decoder_input_ids=torch.tensor([ids]))
+        expected.append(float(answer.logits[0, -1].softmax(dim=-1)[NO_SPEECH]))
+    assert [speech, nobody] == pytest.approx(expected, rel=1e-3)
+    assert expected[0] < expected[1]
+    assert unasked is None
 
 
 def test_the_bytes_of_chinese_tokens_are_its_text(whisper_runner: WhisperRunner) -> None:

@@ -15,10 +15,14 @@ from asr_service.observability import logs
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
+    levels = {
+        name: logging.getLogger(name).level for name in ("", "asr_service", "uvicorn", "python_multipart", "httpx")
+    }
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     logging.captureWarnings(False)
     structlog.reset_defaults()
 

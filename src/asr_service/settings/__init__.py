@@ -1,7 +1,8 @@
 """The configuration of the service: one typed tree, read from variables that start with ASR_.
 
-Owns names, defaults and checks of all settings, and what a child process may see of the environment. The only module
-that reads the environment. Every field is described in docs/settings.md.
+Owns names, defaults and checks of all settings (groups of them in `sections`), what a child process may see of the
+environment (`environment`), and a log of the settings (`shown`). The only package that reads the environment. Every
+field is described in docs/settings.md.
 """
 
 import difflib
@@ -12,9 +13,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as SourceError
+
+from asr_service.settings.environment import ServiceManager, decoder_environment, engine_environment
+from asr_service.settings.sections import AuthSettings, RateLimitSettings, TracesSettings
+from asr_service.settings.shown import MASK, leaves, masked, texts_of, value_at
+
+__all__ = [
+    "AuthSettings",
+    "RateLimitSettings",
+    "ServiceManager",
+    "Settings",
+    "SettingsError",
+    "TracesSettings",
+    "decoder_environment",
+    "engine_environment",
+    "variables",
+]
 
 _PREFIX = "ASR_"
 _DELIMITER = "__"
@@ -26,24 +45,6 @@ class SettingsError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-class AuthSettings(BaseModel):
-    """Who may use the service."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mode: Literal["none", "required"] = Field(
-        default="none",
-        description="`none`: everyone who can reach the address. Only loopback addresses are allowed then.",
-    )
-
-    @field_validator("mode")
-    @classmethod
-    def _known_but_missing(cls, mode: str) -> str:
-        if mode == "required":
-            raise ValueError("authentication is not available in this version yet; use `none` on a loopback address")
-        return mode
 
 
 def _default_cache_dir() -> Path:
@@ -114,7 +115,24 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    trusted_proxies: str = Field(
+        default="",
+        description="Addresses and networks, separated by commas, of proxies in front of the service (nginx on the "
+        "same machine: `127.0.0.1`). Only what comes from them is believed in `X-Forwarded-For` and "
+        "`X-Forwarded-Proto`; by default nobody is.",
+    )
     auth: AuthSettings = Field(default_factory=AuthSettings, description="Who may use the service.")
+    rate_limit: RateLimitSettings = Field(default_factory=RateLimitSettings, description="How much one caller may use.")
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Redis that holds the limits of several service processes together, `redis://…`; unset: each "
+        "process counts for itself.",
+    )
+    cors_origins: str = Field(
+        default="",
+        description="Web pages that may use the service from a browser: exact origins such as `https://app.example`, "
+        "separated by commas, or `*` for all. Empty: none.",
+    )
     max_upload_mb: int = Field(default=512, ge=1, le=65536, description="Largest request body, in MiB.")
     max_audio_s: int = Field(default=14_400, ge=1, le=604_800, description="Longest recording, in seconds (4 hours).")
     decode_workers: int = Field(
@@ -164,6 +182,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or `auto`: console on a terminal, JSON elsewhere."
     )
+    traces: TracesSettings = Field(default_factory=TracesSettings, description="Where traces are sent.")
 
     @field_validator("device")
     @classmethod
@@ -171,6 +190,47 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
             raise ValueError("it should be auto, cpu, cuda, or a GPU's number such as cuda:1")
         return device
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact_origins(cls, text: str) -> str:
+        if text.strip() == "*":
+            return text
+        for origin in _listed(text):
+            if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", origin):
+                raise ValueError(
+                    "it should be origins as browsers write them, with the scheme, in small letters, without a path, "
+                    "such as https://app.example,http://localhost:3000; or * alone, for every page"
+                )
+        return text
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, given: str) -> str:
+        for name in _listed(given):
+            try:
+                ipaddress.ip_network(name)
+            except ValueError:
+                raise ValueError(
+                    f"{name!r} is neither an address nor a network such as 10.0.0.0/8; names and * are not taken, "
+                    "since whoever is trusted here can claim any address"
+                ) from None
+        return given
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url.get_secret_value())
+            known = parts.scheme in ("redis", "rediss", "unix") and bool(parts.hostname or parts.path)
+            known = known and (parts.port is None or parts.port > 0)
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("it should be redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH")
+        return url
 
     @field_validator("cache_dir")
     @classmethod
@@ -200,6 +260,9 @@ class Settings(BaseSettings):
             settings = cls(**given)
         except ValidationError as error:
             problems += [_sentence(dict(detail)) for detail in error.errors(include_url=False)]
+        except SourceError as error:
+            # A variable for a whole group, which is unknown here, and not even JSON.
+            problems = problems or [str(error)]
         if problems:
             raise SettingsError(problems)
         return settings
@@ -210,45 +273,44 @@ class Settings(BaseSettings):
 
     @property
     def other_model_names(self) -> tuple[str, ...]:
-        return tuple(name.strip() for name in self.model_aliases.split(",") if name.strip())
+        return _listed(self.model_aliases)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        return _listed(self.cors_origins)
+
+    @property
+    def trusted_proxy_networks(self) -> tuple[str, ...]:
+        return _listed(self.trusted_proxies)
+
+    def changed(self) -> dict[str, object]:
+        """The variables whose values are not the defaults, as a log may show them: secrets are masked."""
+        default = type(self).model_construct()
+        return {
+            variable: masked(value)
+            for variable, path, _ in leaves(type(self), _PREFIX, _DELIMITER)
+            if (value := value_at(self, path)) != value_at(default, path)
+        }
+
+    def secrets(self) -> tuple[str, ...]:
+        """What must appear in no log."""
+        values = (value_at(self, path) for _, path, _ in leaves(type(self), _PREFIX, _DELIMITER))
+        texts = (text for value in values if isinstance(value, SecretStr) for text in texts_of(value))
+        return (*texts, *self.traces.fields.values())
 
     @property
     def max_upload_bytes(self) -> int:
         return self.max_upload_mb * 1024 * 1024
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def variables(tree: type[BaseModel] = Settings, prefix: str = _PREFIX) -> Iterator[str]:
     """The names of all variables, such as ASR_AUTH__MODE."""
-    for name, field in tree.model_fields.items():
-        variable = prefix + name.upper()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from variables(field.annotation, variable + _DELIMITER)
-        else:
-            yield variable
-
-
-_CHILD_NAMES = frozenset(
-    ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
-)
-_ENGINE_NAMES = frozenset(
-    ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "XDG_CACHE_HOME")
-    + ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-)
-_ENGINE_PREFIXES = ("HF_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "KMP_")
-
-
-def decoder_environment() -> dict[str, str]:
-    """What a decode worker sees of the environment: enough to run Python, no credentials."""
-    return {name: value for name, value in os.environ.items() if name in _CHILD_NAMES}
-
-
-def engine_environment() -> dict[str, str]:
-    """What an engine sees: the same, and what it needs to reach the model hub and the GPU. Never an ASR_ variable."""
-    chosen = decoder_environment()
-    for name, value in os.environ.items():
-        if name.upper() in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES):
-            chosen[name] = value
-    return chosen
+    for variable, _, _ in leaves(tree, prefix, _DELIMITER):
+        yield variable
 
 
 def _is_loopback(host: str) -> bool:
@@ -285,7 +347,10 @@ def _unknown_variables(names: Iterable[str]) -> Iterator[str]:
 
 def _sentence(detail: dict[str, Any]) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
-    if not detail["loc"]:
-        return message
     variable = _PREFIX + _DELIMITER.join(str(part) for part in detail["loc"]).upper()
-    return f"{variable}={str(detail['input'])!r} cannot be used: {message[0].lower()}{message[1:]}"
+    if variable not in variables():
+        # About several settings together. The input is all of them, secrets among them.
+        return message if detail["type"] == "value_error" else f"{variable} cannot be used: {message.lower()}"
+    secret = any(name == variable and secret for name, _, secret in leaves(Settings, _PREFIX, _DELIMITER))
+    value = MASK if secret else repr(str(masked(detail["input"])))
+    return f"{variable}={value} cannot be used: {message[0].lower()}{message[1:]}"
