@@ -1,7 +1,7 @@
 """GLM-ASR at full size with random weights: clips that all differ, several clients, encoder and decoder together.
 
     python -m benchmarks.glm_clips --peers vllm
-    python -m benchmarks.glm_clips --runner-option encoder=cached
+    python -m benchmarks.glm_clips --ours encoder=cached --ours encoder=cached,quantization=int8
 
 Ours is the engine's own loop (scheduler, encoder, decoder) in this process, without HTTP, which adds milliseconds to
 seconds; vLLM is asked over HTTP. Random weights do not know when to stop, so every answer gets as many tokens.
@@ -39,25 +39,32 @@ def main(
     tokens: Annotated[int, typer.Option(help="Tokens of each answer: 40 are ten seconds of fluent speech.")] = 40,
     rounds: Annotated[int, typer.Option(help="How often it is repeated.")] = 3,
     peers: Annotated[str, typer.Option(help="vllm, or an empty string.")] = "",
-    runner_option: Annotated[
-        list[str] | None, typer.Option(help="One of LoadOptions, as name=value; repeatable.")
+    ours: Annotated[
+        list[str] | None, typer.Option(help="LoadOptions, as name=value,name=value; repeat to compare several.")
     ] = None,
     results: Annotated[Path, typer.Option(help="Folder that takes glm_clips.jsonl.")] = RESULTS,
 ) -> None:
     """Measure RTFx under closed-loop load."""
-    further = runners.options(runner_option or [])
+    variants = ours or ["encoder=cached"]
     folder = glm_checkpoint.ensure()
-    runner = FixedRun(runners.load(folder, clients, further, dtype="bfloat16"), clients, tokens)
+    runs = [
+        FixedRun(runners.load(folder, clients, runners.options(v.split(",")), dtype="bfloat16"), clients, tokens)
+        for v in variants
+    ]
     peer = VllmTokens(folder, tokens, max_sequences=clients, arguments=VLLM_OPTIONS) if peers == "vllm" else None
-    ours, theirs = asyncio.run(_measure(runner, peer, clips, audio_s, rounds))
-    rows = [{"system": "asr-service's engine", "RTFx": spread(ours)}]
+    rates, theirs = asyncio.run(_measure(runs, peer, clips, audio_s, rounds))
+    names = [f"asr-service's engine, {variant}" for variant in variants]
+    rows = [{"system": name, "RTFx": spread(ours_rtfx)} for name, ours_rtfx in zip(names, rates, strict=True)]
     tables = [Table(f"GLM-ASR, full size, clips of {audio_s:g} s, {clients} clients", rows)]
     if peer is not None:
         rows.append({"system": peer.name, "RTFx": spread(theirs)})
-        compared = {"peer": peer.name, "times its RTFx": ratios(ours, theirs)}
-        tables.append(Table("asr-service against its peer, median and range of the rounds", [compared]))
-    settings = {"clips": clips, "clients": clients, "audio_s": audio_s, "tokens": tokens, "rounds": rounds} | further
-    publish("glm_clips", tables, settings, results)
+        compared = [
+            {"system": name, f"times the RTFx of {peer.name}": ratios(ours_rtfx, theirs)}
+            for name, ours_rtfx in zip(names, rates, strict=True)
+        ]
+        tables.append(Table("asr-service against its peer, median and range of the rounds", compared))
+    settings = {"clips": clips, "clients": clients, "audio_s": audio_s, "tokens": tokens, "rounds": rounds}
+    publish("glm_clips", tables, settings | {"ours": variants}, results)
 
 
 class FixedRun:
@@ -92,25 +99,29 @@ class FixedRun:
 
 
 async def _measure(
-    ours: FixedRun, peer: VllmTokens | None, count: int, audio_s: float, rounds: int
-) -> tuple[list[float], list[float]]:
-    """RTFx of each round: ours, and vLLM's (empty without it)."""
-    our_rtfx, their_rtfx = [], []
+    runs: Sequence[FixedRun], peer: VllmTokens | None, count: int, audio_s: float, rounds: int
+) -> tuple[list[list[float]], list[float]]:
+    """RTFx of each round: a list for each of ours, and vLLM's (empty without it)."""
+    rates: list[list[float]] = [[] for _ in runs]
+    their_rtfx = []
     with tempfile.TemporaryDirectory(prefix="asr-bench-") as scratch:
         async with running([peer]) if peer is not None else contextlib.nullcontext():
             warm_up = noise_clips(1, audio_s, Path(scratch), salt=-1)
-            ours.wall_s(warm_up)
+            for run in runs:
+                run.wall_s(warm_up)
             if peer is not None:
                 await peer.transcribe(warm_up[0])
+            print("ready", flush=True)
             for number in range(rounds):
                 clips = noise_clips(count, audio_s, Path(scratch), salt=number)
                 with paused([] if peer is None else peer.processes()):
-                    our_rtfx.append(count * audio_s / ours.wall_s(clips))
-                print(f"round {number + 1}, ours: RTFx {our_rtfx[-1]:.2f}", flush=True)
+                    for run, our_rtfx in zip(runs, rates, strict=True):
+                        our_rtfx.append(count * audio_s / run.wall_s(clips))
+                        print(f"round {number + 1}, ours: RTFx {our_rtfx[-1]:.2f}", flush=True)
                 if peer is not None:
-                    their_rtfx.append((await measure(peer, clips, ours.clients, [])).rtfx)
+                    their_rtfx.append((await measure(peer, clips, runs[0].clients, [])).rtfx)
                     print(f"round {number + 1}, vLLM: RTFx {their_rtfx[-1]:.2f}", flush=True)
-    return our_rtfx, their_rtfx
+    return rates, their_rtfx
 
 
 if __name__ == "__main__":

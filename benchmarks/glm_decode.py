@@ -1,9 +1,8 @@
 """GLM-ASR at full size with random weights: tokens per second of a batch, encoder not counted.
 
-    python -m benchmarks.glm_decode --peers vllm
-    python -m benchmarks.glm_decode --runner-option quantization=int8
+    python -m benchmarks.glm_decode --ours quantization=none --ours quantization=int8 --peers vllm
 
-Ours runs in this process: decode steps over full rows are timed. vLLM is asked over HTTP for a few and for many tokens
+Ours run in this process: decode steps over full rows are timed. vLLM is asked over HTTP for a few and for many tokens
 about the same clips, whose encoder output it has cached; the difference is its decode time alone.
 """
 
@@ -38,59 +37,70 @@ def main(
     audio_s: Annotated[float, typer.Option(help="Audio of each sequence, in seconds.")] = 10.0,
     rounds: Annotated[int, typer.Option(help="How often it is repeated.")] = 3,
     peers: Annotated[str, typer.Option(help="vllm, or an empty string.")] = "",
-    runner_option: Annotated[
-        list[str] | None, typer.Option(help="One of LoadOptions, as name=value; repeatable.")
+    ours: Annotated[
+        list[str] | None, typer.Option(help="LoadOptions, as name=value,name=value; repeat to compare several.")
     ] = None,
     results: Annotated[Path, typer.Option(help="Folder that takes glm_decode.jsonl.")] = RESULTS,
 ) -> None:
     """Measure decode tokens/s, and the share of the memory bandwidth that our decode step reaches."""
-    further = runners.options(runner_option or [])
+    variants = ours or ["quantization=none"]
     folder = glm_checkpoint.ensure()
-    runner = runners.load(folder, batch, further, dtype="bfloat16")
-    ours, theirs, bandwidths = asyncio.run(
-        _measure(runner, folder, batch, tokens, audio_s, rounds, with_vllm=peers == "vllm")
-    )
+    loaded = [runners.load(folder, batch, runners.options(v.split(",")), dtype="bfloat16") for v in variants]
+    rates, bandwidths = asyncio.run(_measure(loaded, folder, batch, tokens, audio_s, rounds, with_vllm=peers == "vllm"))
+    theirs = rates.pop() if peers == "vllm" else None
+    names = [f"asr-service, in process, {variant}" for variant in variants]
+    rows: list[dict[str, Any]] = [
+        {"system": name, "tokens/s": spread(ours_rates), "ms a step": spread(1000 * batch / r for r in ours_rates)}
+        for name, ours_rates in zip(names, rates, strict=True)
+    ]
     needed = _weight_bytes() + batch * _cache_bytes(audio_s, tokens)
-    steps_s = [batch / rate for rate in ours]
     floors_s = [needed / bandwidth for bandwidth in bandwidths]
-    rows: list[dict[str, Any]] = [{"system": _name(further), "tokens/s": spread(ours)}]
-    if theirs:
-        rows.append({"system": VllmTokens.name, "tokens/s": spread(theirs)})
     step = {
-        "ms a step": spread(1000 * step_s for step_s in steps_s),
         "memory read, GB/s": spread(bandwidth / 1e9 for bandwidth in bandwidths),
         "floor with bf16 weights, ms": spread(1000 * floor_s for floor_s in floors_s),
-        "floor / time, %": spread(100 * floor_s / step_s for floor_s, step_s in zip(floors_s, steps_s, strict=True)),
+        f"floor / time of {variants[0]}, %": spread(
+            100 * floor_s * rate / batch for floor_s, rate in zip(floors_s, rates[0], strict=True)
+        ),
     }
-    tables = [Table(f"GLM-ASR, full size, decoding {batch} sequences", rows), Table("Decode step", [step])]
-    if theirs:
-        rows = [{"peer": VllmTokens.name, "times its tokens/s": ratios(ours, theirs)}]
-        tables.append(Table("asr-service against its peer, median and range of the rounds", rows))
-    settings = {"batch": batch, "tokens": tokens, "audio_s": audio_s, "rounds": rounds} | further
+    tables = [Table("Decode step", [step])]
+    if theirs is not None:
+        rows.append({"system": VllmTokens.name, "tokens/s": spread(theirs), "ms a step": ""})
+        compared = [
+            {"system": name, f"times the tokens/s of {VllmTokens.name}": ratios(ours_rates, theirs)}
+            for name, ours_rates in zip(names, rates, strict=True)
+        ]
+        tables.append(Table("asr-service against its peer, median and range of the rounds", compared))
+    tables.insert(0, Table(f"GLM-ASR, full size, decoding {batch} sequences", rows))
+    settings = {"batch": batch, "tokens": tokens, "audio_s": audio_s, "rounds": rounds, "ours": variants}
     publish("glm_decode", tables, settings, results)
 
 
 async def _measure(
-    runner: Runner, folder: Path, batch: int, tokens: int, audio_s: float, rounds: int, *, with_vllm: bool
-) -> tuple[list[float], list[float], list[float]]:
-    """Tokens/s of each round, ours and vLLM's (empty without it), and bytes of memory read per second."""
+    loaded: Sequence[Runner], folder: Path, batch: int, tokens: int, audio_s: float, rounds: int, *, with_vllm: bool
+) -> tuple[list[list[float]], list[float]]:
+    """Tokens/s of each round: a list for each of ours, then vLLM's where it takes part; and bytes of memory read per
+    second.
+    """
     peer = VllmTokens(folder, tokens, max_sequences=batch, arguments=VLLM_OPTIONS) if with_vllm else None
-    ours, theirs, bandwidths = [], [], []
+    rates: list[list[float]] = [[] for _ in loaded]
+    theirs, bandwidths = [], []
     with tempfile.TemporaryDirectory(prefix="asr-bench-") as scratch:
         clips = noise_clips(batch, audio_s, Path(scratch))
         async with running([peer]) if peer is not None else contextlib.nullcontext():
             if peer is not None:
                 await _answer_all(peer, clips, _FEW_TOKENS)
+            print("ready", flush=True)
             for number in range(rounds):
                 with paused([] if peer is None else peer.processes()):
-                    _fill(runner, clips)
-                    ours.append(_decode(runner, batch, tokens))
+                    for runner, ours in zip(loaded, rates, strict=True):
+                        _fill(runner, clips)
+                        ours.append(_decode(runner, batch, tokens))
+                        print(f"round {number + 1}, ours: {ours[-1]:.1f} tokens/s", flush=True)
                     bandwidths.append(limits.read_bytes_per_s())
-                print(f"round {number + 1}, ours: {ours[-1]:.1f} tokens/s", flush=True)
                 if peer is not None:
                     theirs.append(await _vllm_rate(peer, clips, tokens))
                     print(f"round {number + 1}, vLLM: {theirs[-1]:.1f} tokens/s", flush=True)
-    return ours, theirs, bandwidths
+    return ([*rates, theirs] if peer is not None else rates), bandwidths
 
 
 def _fill(runner: Runner, clips: Sequence[Clip]) -> None:
@@ -133,10 +143,6 @@ def _cache_bytes(audio_s: float, tokens: int) -> float:
     text = glm_checkpoint.config().text_config
     positions = 12.5 * audio_s + tokens / 2
     return float(2 * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * positions)
-
-
-def _name(further: dict[str, str]) -> str:
-    return "asr-service, in process" + "".join(f", {name} {value}" for name, value in further.items())
 
 
 if __name__ == "__main__":
