@@ -252,7 +252,10 @@ def test_alerts_look_at_what_there_is_and_are_silent(watched: Prometheus) -> Non
         selectors = re.findall(SELECTOR, rule["expr"])
         assert selectors
         assert [selector for selector in selectors if not watched.query(selector)] == [], rule["alert"]
-        assert watched.query(rule["expr"]) == [], rule["alert"]
+        # Slowness lies with this machine, and would have to last; nothing else may have anything to say.
+        if rule["alert"] != "AsrSlowerThanSpeech":
+            assert watched.query(rule["expr"]) == [], rule["alert"]
+    assert watched.query('ALERTS{alertstate="firing"}') == []
 
 
 @pytest.mark.slow
