@@ -59,12 +59,14 @@ Send = Callable[[httpx.AsyncClient], Awaitable[Reply]]
 class Caller:
     """One client that sends one request after another until `until_s` on the monotonic clock, with pauses between.
 
-    limit_s: an answer that takes longer counts as none. longest_pause_s: pauses are drawn evenly from 0 to this.
+    started_s: when the load began on that clock. limit_s: an answer that takes longer counts as none. longest_pause_s:
+    pauses are drawn evenly from 0 to this.
     """
 
     kind: str
     client: httpx.AsyncClient
     requests: Iterator[tuple[str, Send]]
+    started_s: float
     limit_s: float
     longest_pause_s: float
     rng: random.Random
@@ -89,9 +91,10 @@ class Caller:
             ending = "hung"
         except Left:
             ending = "left"
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx.HTTPError, ValueError, KeyError) as error:
             ending, detail = "lost", f"{type(error).__name__}: {error}"
-        return Outcome(self.kind, about, started, time.monotonic() - started, ending, reply, detail)
+        took_s = time.monotonic() - started
+        return Outcome(self.kind, about, started - self.started_s, took_s, ending, reply, detail)
 
 
 async def pause(seconds: float) -> None:
@@ -176,7 +179,7 @@ def given_up(clip: Clip, rng: random.Random) -> Send:
             arriving.cancel()
             await asyncio.gather(request, arriving, return_exceptions=True)
         # Its text is not looked at: others send the same.
-        return Reply(NATIVE, response.status_code, "ok" if response.is_success else response.json()["code"])
+        return Reply(NATIVE, 200, "ok") if response.status_code == 200 else _read(NATIVE, response)
 
     return send
 

@@ -3,6 +3,7 @@
 Owns the processes of the service by their roles. Knows nothing of requests.
 """
 
+import contextlib
 import random
 import time
 from collections.abc import Iterable, Mapping
@@ -54,22 +55,23 @@ class Watch:
     engine_kills_s: list[float] = field(default_factory=list)
     worker_kills_s: list[float] = field(default_factory=list)
     livez_s: list[float] = field(default_factory=list)
+    livez_errors: list[str] = field(default_factory=list)
     started_s: float = field(default_factory=time.monotonic)
 
     async def kill_engine(self, every_s: float) -> None:
-        """Kill the engine at an interval."""
-        while True:
+        """Kill the engine at an interval; 0: never."""
+        while every_s:
             await pause(every_s)
             self.engine_kills_s += self._kill("engine")
 
     async def kill_workers(self, every_s: float) -> None:
-        """Kill one of the decode workers now and then, busy or not: every `every_s` on average."""
-        while True:
+        """Kill one of the decode workers now and then, busy or not: every `every_s` on average; 0: never."""
+        while every_s:
             await pause(every_s * self.rng.uniform(0.5, 1.5))
             self.worker_kills_s += self._kill("decode worker")
 
     def _kill(self, role: Role) -> list[float]:
-        victims = of_role(self.service.processes(), role)
+        victims = [process for process in self.service.processes()[1:] if role_of(process) == role]
         if not victims:
             return []
         self.rng.choice(victims).kill()
@@ -78,22 +80,23 @@ class Watch:
     async def note_memory(self) -> None:
         """Take the resident memory of all processes at an interval."""
         while True:
-            for process in self.service.processes():
-                try:
-                    role = _role(process, self.service)
+            at_s = self._now_s()
+            for number, process in enumerate(self.service.processes()):
+                role = "API" if number == 0 else role_of(process)
+                with contextlib.suppress(psutil.NoSuchProcess):
                     if role is not None:
-                        rss_mb = process.memory_info().rss / 1e6
-                        self.samples.append(Sample(self._now_s(), role, process.pid, rss_mb))
-                except psutil.NoSuchProcess:
-                    continue
+                        self.samples.append(Sample(at_s, role, process.pid, process.memory_info().rss / 1e6))
             await pause(_MEMORY_S)
 
     async def probe(self) -> None:
-        """Ask /livez several times a second, on one connection. Raises httpx.HTTPError: it must always answer."""
+        """Ask /livez several times a second, on one connection."""
         async with httpx.AsyncClient(base_url=self.service.client.base_url, trust_env=False, timeout=60) as client:
             while True:
                 started = time.perf_counter()
-                (await client.get("/livez")).raise_for_status()
+                try:
+                    (await client.get("/livez")).raise_for_status()
+                except httpx.HTTPError as error:
+                    self.livez_errors.append(repr(error))
                 self.livez_s.append(time.perf_counter() - started)
                 await pause(_PROBE_S)
 
@@ -101,19 +104,10 @@ class Watch:
         return time.monotonic() - self.started_s
 
 
-def of_role(processes: Iterable[psutil.Process], role: Role) -> list[psutil.Process]:
-    """The engine, or the decode workers."""
-    return [process for process in processes if _module(process) == role]
-
-
-def _role(process: psutil.Process, service: Service) -> Role | None:
-    """None: a child that has only just been forked."""
-    return "API" if process.pid == service.processes()[0].pid else _module(process)
-
-
-def _module(process: psutil.Process) -> Role | None:
+def role_of(child: psutil.Process) -> Role | None:
+    """What a child of the service does. None: it has gone, or has only just been forked."""
     try:
-        command = process.cmdline()
+        command = child.cmdline()
     except psutil.NoSuchProcess:
         return None
     return next((role for module, role in _MODULES.items() if module in command), None)
@@ -124,8 +118,14 @@ def footprint(service: Service, folder: Path) -> Footprint:
     api, *children = service.processes()
     # What torch compiles it keeps for the next start.
     files = [path for path in folder.rglob("*") if path.is_file() and "torchinductor" not in str(path)]
-    zombies = sum(child.status() == psutil.STATUS_ZOMBIE for child in children)
-    return Footprint(api.num_fds(), len(children), zombies, len(files))
+    return Footprint(api.num_fds(), len(children), sum(map(_is_zombie, children)), len(files))
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def settled(service: Service, folder: Path, before: Footprint, limit_s: float) -> Footprint:
@@ -161,12 +161,11 @@ def quarters(figures: Iterable[tuple[float, float]], warm_up_s: float) -> tuple[
 
 def largest(samples: Iterable[Sample], role: Role) -> list[tuple[float, float]]:
     """Times, and the memory of the largest process of a role at each, in MB."""
-    moments: dict[int, tuple[float, float]] = {}
+    moments: dict[float, float] = {}
     for sample in samples:
         if sample.role == role:
-            moment = round(sample.at_s / _MEMORY_S)
-            moments[moment] = max(moments.get(moment, (0.0, 0.0)), (sample.at_s, sample.rss_mb), key=lambda at: at[1])
-    return sorted(moments.values())
+            moments[sample.at_s] = max(moments.get(sample.at_s, 0.0), sample.rss_mb)
+    return sorted(moments.items())
 
 
 def lives(samples: Iterable[Sample], role: Role) -> list[list[Sample]]:
