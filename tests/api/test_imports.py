@@ -13,3 +13,14 @@ def test_the_api_process_loads_no_models_and_no_media_libraries() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_a_service_that_checks_nobody_and_counts_alone_loads_neither_cryptography_nor_redis() -> None:
+    code = (
+        "import sys, asr_service.api.app, asr_service.__main__\n"
+        "print(*{'jwt', 'cryptography', 'limits', 'redis'} & sys.modules.keys())"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")

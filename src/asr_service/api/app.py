@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
@@ -16,7 +17,6 @@ from asr_service.admission import Admission
 from asr_service.api import auth, docs, headers, health, openai, openapi, problems, transcribe
 from asr_service.api.middleware import RequestContext
 from asr_service.api.parts import Parts
-from asr_service.auth.authenticator import AuthConfig, Authenticator
 from asr_service.callers import CallerLimits
 from asr_service.observability.metrics import Metrics
 from asr_service.observability.traces import NO_TRACES, Tracer
@@ -24,10 +24,12 @@ from asr_service.quotas.callers import Quotas
 from asr_service.quotas.logins import FailedLogins
 from asr_service.quotas.memory import MemoryStore
 from asr_service.quotas.outage import OutageProofStore
-from asr_service.quotas.shared import RedisStore
 from asr_service.quotas.stores import Store
 from asr_service.service import Decoder, Engine, Transcriber
 from asr_service.settings import Settings
+
+if TYPE_CHECKING:
+    from asr_service.auth.authenticator import Authenticator
 
 _log = structlog.stdlib.get_logger("asr_service")
 
@@ -139,10 +141,13 @@ def create_app(
     return app
 
 
-def _authenticator(settings: Settings) -> Authenticator | None:
+def _authenticator(settings: Settings) -> "Authenticator | None":
     """What callers are checked by, if they are. Raises AuthUnusable."""
     if settings.auth.mode == "none":
         return None
+    # Cryptography, like Redis below, takes memory and time at the start: only where it is used.
+    from asr_service.auth.authenticator import AuthConfig, Authenticator
+
     jwt = settings.auth.jwt
     return Authenticator(
         AuthConfig(
@@ -162,6 +167,8 @@ def _limit_store(settings: Settings, metrics: Metrics) -> Store:
     """Where limits are counted."""
     if settings.redis_url is None:
         return MemoryStore()
+    from asr_service.quotas.shared import RedisStore
+
     store = OutageProofStore(
         RedisStore(settings.redis_url.get_secret_value()),
         MemoryStore(),

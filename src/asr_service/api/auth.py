@@ -6,7 +6,7 @@ the log and the metrics. How credentials are checked is the business of `asr_ser
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, Request, Response, Security
@@ -18,7 +18,6 @@ from starlette.requests import HTTPConnection
 from asr_service.api.context import record_of
 from asr_service.api.openapi import problem_responses
 from asr_service.auth import KeysUnavailable, Refused
-from asr_service.auth.authenticator import Authenticator
 from asr_service.auth.grants import SCOPES, known_scopes
 from asr_service.callers import Caller, Scope
 from asr_service.errors import (
@@ -34,6 +33,9 @@ from asr_service.errors import (
     UploadTooLarge,
 )
 from asr_service.observability.metrics import Metrics
+
+if TYPE_CHECKING:
+    from asr_service.auth.authenticator import Authenticator
 
 KEY_HEADER = "X-API-Key"
 _NO_CREDENTIALS = (
@@ -61,7 +63,7 @@ class FailedLogins(Protocol):
 class Gate:
     """Recognises callers and turns away those who may not do what they ask for."""
 
-    def __init__(self, authenticator: Authenticator | None, metrics: Metrics, failed_logins: FailedLogins) -> None:
+    def __init__(self, authenticator: "Authenticator | None", metrics: Metrics, failed_logins: FailedLogins) -> None:
         """Without an authenticator everybody may transcribe and read the metrics, and is known by address."""
         self.authenticator = authenticator
         self._metrics = metrics
