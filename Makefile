@@ -53,7 +53,7 @@ $(VENV)/bin/python:
 
 # `make run` needs this much only.
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) --editable .
+	$(PIP) --editable '.[ui]'
 	@touch $@
 
 # pytest-audioeval is wanted for its recordings alone; one of its own requirements has to be compiled, hence --no-deps.

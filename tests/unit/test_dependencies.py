@@ -48,7 +48,7 @@ def test_pins_hold_on_every_platform() -> None:
     assert [name for name, version in pins().items() if not re.fullmatch(r"[0-9][0-9a-z.]*", version)] == []
 
 
-@pytest.mark.parametrize("extra", ["eval", "otel"])
+@pytest.mark.parametrize("extra", ["eval", "otel", "ui"])
 def test_development_has_what_extras_need(extra: str) -> None:
     extras = PROJECT["optional-dependencies"]
     assert set(extras[extra]) <= set(extras["dev"])

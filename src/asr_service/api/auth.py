@@ -5,7 +5,7 @@ the log and the metrics. How credentials are checked is the business of `asr_ser
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
@@ -69,12 +69,15 @@ class Gate:
         self._metrics = metrics
         self._failed_logins = failed_logins
 
-    async def enter(self, connection: HTTPConnection, scope: Scope) -> Caller:
-        """The caller, who is noted in the record. Raises Unauthenticated, Forbidden, RateLimited, AuthUnavailable."""
+    async def enter(self, connection: HTTPConnection, scope: Scope, credentials: Collection[str] = ()) -> Caller:
+        """The caller, who is noted in the record. Raises Unauthenticated, Forbidden, RateLimited, AuthUnavailable.
+
+        `credentials`: what the request shows for itself elsewhere than in its headers for that.
+        """
         if self.authenticator is None:
             caller = Caller(f"address:{_address(connection)}", _OPEN_SCOPES)
         else:
-            caller = await self._checked(connection, self.authenticator.caller)
+            caller = await self._checked(connection, self.authenticator.caller, credentials)
         record_of(connection.scope).caller = caller
         if not caller.may(scope):
             self._metrics.auth_refused("scope")
@@ -104,9 +107,14 @@ class Gate:
         token, lifetime_s = self.authenticator.issuer.issue(caller, scopes, until)
         return TokenReply(access_token=token, expires_in=lifetime_s, scope=" ".join(sorted(scopes)))
 
-    async def _checked(self, connection: HTTPConnection, check: Callable[[str], Awaitable[_Known]]) -> _Known:
+    async def _checked(
+        self,
+        connection: HTTPConnection,
+        check: Callable[[str], Awaitable[_Known]],
+        credentials: Collection[str] = (),
+    ) -> _Known:
         """What `check` makes of the request's credentials."""
-        given = _credentials(connection.headers)
+        given = _credentials(connection.headers).union(credentials)
         if not given:
             self._metrics.auth_refused("missing")
             raise Unauthenticated(_NO_CREDENTIALS, credentials_given=False)
