@@ -15,8 +15,9 @@ import typer
 import uvicorn
 
 from asr_service.api.app import create_app
+from asr_service.audio.listener import Listener
 from asr_service.audio.pool import AudioLimits, DecodePool
-from asr_service.domain import ModelInfo, WindowOptions, WindowResult, WindowTimings
+from asr_service.domain import ModelInfo, Priority, WindowOptions, WindowResult, WindowTimings
 from asr_service.observability import logs
 from asr_service.observability.metrics import Metrics
 from asr_service.settings import Settings, decoder_environment
@@ -45,6 +46,7 @@ class InstantEngine:
         options: WindowOptions,
         *,
         on_started: Callable[[str | None], None] | None = None,
+        priority: Priority = Priority.NORMAL,
     ) -> WindowResult:
         return WindowResult("Something was said.", "en", 4, WindowTimings(0.0, 0.0, 0.0, 4))
 
@@ -64,7 +66,7 @@ def main(port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a fr
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     limits = AudioLimits(max_audio_s=settings.max_audio_s, max_memory_bytes=settings.decode_memory_mb * 2**20)
     decoder = DecodePool(settings.decode_worker_count, limits, decoder_environment())
-    app = create_app(settings, InstantEngine(), decoder, Metrics())
+    app = create_app(settings, InstantEngine(), decoder, Metrics(), listener=Listener({}))
     config = uvicorn.Config(app, http="h11", ws="none", lifespan="on", log_config=None, access_log=False)
     structlog.stdlib.get_logger("fake").info("listening", url=f"http://127.0.0.1:{listener.getsockname()[1]}")
     await uvicorn.Server(config).serve(sockets=[listener])

@@ -6,13 +6,18 @@ The fake decoder fills window number i with the sample value i, so that a test s
 import array
 import asyncio
 import contextlib
+import dataclasses
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
+from asr_service.audio.listener_messages import Ended, Heard, StreamSettings
+from asr_service.audio.speech_stream import moved, policy_of
+from asr_service.audio.windows import FRAME_SAMPLES, Windower
 from asr_service.domain import (
     SAMPLE_RATE_HZ,
     AudioSummary,
     ModelInfo,
+    Priority,
     Region,
     Window,
     WindowOptions,
@@ -46,8 +51,14 @@ class Call:
     """One window that was given to the fake engine."""
 
     def __init__(
-        self, request_id: str, pcm: bytes, options: WindowOptions, on_started: Callable[[str | None], None] | None
+        self,
+        request_id: str,
+        pcm: bytes,
+        options: WindowOptions,
+        on_started: Callable[[str | None], None] | None,
+        priority: Priority = Priority.NORMAL,
     ) -> None:
+        self.priority = priority
         self.request_id = request_id
         self.samples = array.array("h", pcm)
         self.options = options
@@ -119,8 +130,9 @@ class FakeEngine:
         options: WindowOptions,
         *,
         on_started: Callable[[str | None], None] | None = None,
+        priority: Priority = Priority.NORMAL,
     ) -> WindowResult:
-        call = Call(request_id, pcm, options, on_started)
+        call = Call(request_id, pcm, options, on_started, priority)
         self.calls.append(call)
         self._arrivals.put_nowait(call)
         if self._answers is not None:
@@ -133,6 +145,92 @@ class FakeEngine:
         except asyncio.CancelledError:
             call.cancelled = True
             raise
+
+
+class FakeListener:
+    """Hears speech in whatever is not zero, in pieces of any length; windows are cut as the real listener cuts them."""
+
+    def __init__(self) -> None:
+        self.streams: list[FakeStream] = []
+        self.error: AsrError | None = None
+        self.events: list[str] = []
+
+    def stream(self, settings: StreamSettings) -> "FakeStream":
+        self.streams.append(FakeStream(self, settings))
+        return self.streams[-1]
+
+    async def aclose(self) -> None:
+        self.events.append("listener closed")
+
+
+class FakeStream:
+    """One stream, of 16 kHz PCM whatever its settings say. `answers` is taken from before each answer."""
+
+    def __init__(self, listener: FakeListener, settings: StreamSettings) -> None:
+        self.settings = settings
+        self.closed = False
+        self.answers = asyncio.Semaphore(1_000_000)
+        self._listener = listener
+        self._pcm = b""
+        self._begin()
+
+    @property
+    def total_samples(self) -> int:
+        return len(self._pcm) // 2
+
+    async def hear(self, data: bytes) -> Heard:
+        return await self._answer(data, finish=False)
+
+    async def finish(self) -> Heard:
+        return await self._answer(b"", finish=True)
+
+    def restart(self, settings: StreamSettings | None = None) -> None:
+        self.settings = settings or self.settings
+        self._begin()
+
+    def pcm(self, start_sample: int, end_sample: int) -> bytes:
+        return self._pcm[2 * start_sample : 2 * end_sample]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _begin(self) -> None:
+        self._first = self._frames_from = self.total_samples
+        self._windower = Windower(policy_of(self.settings))
+
+    async def _answer(self, data: bytes, *, finish: bool) -> Heard:
+        await self.answers.acquire()
+        if self._listener.error is not None:
+            raise self._listener.error
+        self._pcm += data
+        ended = [
+            Ended(moved(window, self._first), goes_on=self._windower.open is not None)
+            for window in self._windows(finish=finish)
+        ]
+        window = self._windower.open
+        if window is not None:
+            start, end = self._first + window.start_sample, self._first + window.end_sample
+            window = dataclasses.replace(window, start_sample=start, end_sample=end)
+        if finish:
+            self._begin()
+        return Heard(0, data, ended, window, 0)
+
+    def _windows(self, *, finish: bool) -> Iterator[Window]:
+        while self.total_samples - self._frames_from >= FRAME_SAMPLES:
+            frame = self._pcm[2 * self._frames_from : 2 * (self._frames_from + FRAME_SAMPLES)]
+            self._frames_from += FRAME_SAMPLES
+            yield from self._windower.feed([0.95 if any(frame) else 0.02])
+        if finish:
+            yield from self._windower.finish(self.total_samples - self._first)
+
+
+def speech(seconds: float, value: int = 1) -> bytes:
+    """Samples that the fake listener takes for speech."""
+    return array.array("h", [value] * round(seconds * SAMPLE_RATE_HZ)).tobytes()
+
+
+def silence(seconds: float) -> bytes:
+    return bytes(2 * round(seconds * SAMPLE_RATE_HZ))
 
 
 class FakeDecoder:

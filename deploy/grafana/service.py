@@ -151,6 +151,52 @@ SERVICE = (
         ),
     ),
     Row(
+        "Live",
+        (
+            Panel(
+                "Sessions",
+                "Live sessions that are open.",
+                ((total(select("asr_live_sessions"), "instance"), "{{instance}}"),),
+                stacked=True,
+            ),
+            Panel(
+                "Utterances",
+                "By how they ended: with a text, or without one.",
+                ((rate("asr_live_utterances_total", by="ending"), "{{ending}}"),),
+                "suffix: a second",
+                stacked=True,
+            ),
+            Panel(
+                "Final text",
+                "From the end of an utterance's silence to its final text.",
+                tuple((quantile(part, "asr_live_final_seconds"), f"p{part * 100:.0f}") for part in (0.5, 0.95, 0.99)),
+                "s",
+            ),
+            Panel(
+                "Drafts",
+                "Transcriptions of speech that still goes on. Superseded ones were out of date before the engine came "
+                "to them: it has too much to do.",
+                ((rate("asr_live_drafts_total", by="outcome"), "{{outcome}}"),),
+                "suffix: a second",
+                stacked=True,
+            ),
+            Panel(
+                "Age of drafts",
+                "How far growing text is behind the speaker when it comes.",
+                tuple(
+                    (quantile(part, "asr_live_draft_age_seconds"), f"p{part * 100:.0f}") for part in (0.5, 0.95, 0.99)
+                ),
+                "s",
+            ),
+            Panel(
+                "Listening processes that died",
+                "Sessions notice a delay; what was said is not lost.",
+                ((increase("asr_listener_restarts_total", "instance"), "{{instance}}"),),
+                stacked=True,
+            ),
+        ),
+    ),
+    Row(
         "Saturation",
         (
             Panel(

@@ -18,10 +18,10 @@ from typing import Annotated, NoReturn
 
 import structlog
 import typer
-import uvicorn
 
 import asr_service
 from asr_service.api.schemas import TranscriptReply
+from asr_service.audio.listener import Listener
 from asr_service.audio.pool import AudioLimits, DecodePool
 from asr_service.auth import AuthUnusable
 from asr_service.auth import command as auth_command
@@ -33,8 +33,7 @@ from asr_service.observability import logs, traces
 from asr_service.observability.metrics import Metrics
 from asr_service.options import parse_options
 from asr_service.probe import command as probe_command
-from asr_service.protocol import HEAD_LIMIT_BYTES, KEEP_ALIVE_S, Protocol
-from asr_service.server import Server
+from asr_service.server import Server, configuration
 from asr_service.service import Transcriber
 from asr_service.settings import ServiceManager, Settings, SettingsError, decoder_environment, engine_environment
 from asr_service.systemd import Notifier
@@ -199,20 +198,9 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: traces.Tra
     manager = ServiceManager.found()
     notifier = Notifier(manager.address)
     engine, decoder, metrics = _parts(settings, on_state=notifier.engine_state)
-    app = create_app(settings, engine, decoder, metrics, tracer=tracer, on_load_failed=end)
-    config = uvicorn.Config(
-        app,
-        http=Protocol,
-        h11_max_incomplete_event_size=HEAD_LIMIT_BYTES,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(settings.trusted_proxy_networks),
-        forwarded_allow_ips=list(settings.trusted_proxy_networks),
-    )
+    ears = Listener(decoder_environment(), on_restart=metrics.live.listener_restarted)
+    app = create_app(settings, engine, decoder, metrics, listener=ears, tracer=tracer, on_load_failed=end)
+    config = configuration(app, settings.trusted_proxy_networks)
     server = Server(config, app.state.parts.admission, settings.shutdown_grace_s, on_drain=notifier.stopping)
     host, port = listener.getsockname()[:2]
     _log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", model=settings.model)

@@ -14,6 +14,8 @@ from asr_service.errors import Overloaded, ShuttingDown
 
 MIN_RETRY_S = 1.0
 MAX_RETRY_S = 300.0
+SESSION_RETRY_S = 10.0
+"""When a live session ends is not known."""
 SHUTTING_DOWN_RETRY_S = 5.0
 """Long enough for a load balancer to send the next try elsewhere, or for a restart to have begun."""
 
@@ -38,19 +40,22 @@ class Admission:
         *,
         max_requests: int,
         max_audio_s: float,
+        max_sessions: int = 0,
         on_refused: Callable[[str], None] = lambda reason: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """At most `max_requests` at once, and at most `max_audio_s` seconds of audio that is not yet transcribed; one
-        recording that is longer than that still gets in while nobody else has any. `on_refused` gets `requests`,
-        `audio` or `shutting_down`.
+        recording that is longer than that still gets in while nobody else has any. Live sessions are counted by
+        themselves: at most `max_sessions`. `on_refused` gets `requests`, `audio`, `sessions` or `shutting_down`.
         """
         self._max_requests = max_requests
         self._max_audio_s = max_audio_s
         self._on_refused = on_refused
         self._clock = clock
         self._tickets: set[Ticket] = set()
-        self._closed = False
+        self._max_sessions = max_sessions
+        self._sessions = 0
+        self._closing = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
         self._speed = _Speed()
@@ -71,7 +76,7 @@ class Admission:
     @property
     def closed(self) -> bool:
         """Whether nobody is taken in any more."""
-        return self._closed
+        return self._closing.is_set()
 
     @property
     def retry_after_s(self) -> float:
@@ -89,9 +94,7 @@ class Admission:
 
         Raises Overloaded over one of the bounds, and ShuttingDown after `close`; both at once.
         """
-        if self._closed:
-            self._on_refused("shutting_down")
-            raise shutting_down()
+        self._refuse_if_closed()
         if len(self._tickets) >= self._max_requests:
             raise self._refusal("requests")
         if self.audio_s >= self._max_audio_s:
@@ -106,16 +109,51 @@ class Admission:
         finally:
             self._note_time()
             self._tickets.remove(ticket)
-            if not self._tickets:
-                self._empty.set()
+            self._note_whether_empty()
+
+    @contextmanager
+    def enter_session(self) -> Iterator[None]:
+        """Take a live session in for as long as the block lasts. Raises Overloaded and ShuttingDown."""
+        self._refuse_if_closed()
+        if self._sessions >= self._max_sessions:
+            self._on_refused("sessions")
+            raise Overloaded(
+                f"The service is full: {self._sessions} live sessions are open. Try again later.",
+                retry_after_s=SESSION_RETRY_S,
+            )
+        self._sessions += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self._sessions -= 1
+            self._note_whether_empty()
+
+    @property
+    def sessions(self) -> int:
+        """Live sessions that are in."""
+        return self._sessions
 
     def close(self) -> None:
         """Take nobody in any more. Those who are in stay."""
-        self._closed = True
+        self._closing.set()
+
+    async def until_closed(self) -> None:
+        """Return when nobody is taken in any more: a session would not end by itself."""
+        await self._closing.wait()
 
     async def emptied(self) -> None:
-        """Return when no request is in."""
+        """Return when no request and no session is in."""
         await self._empty.wait()
+
+    def _refuse_if_closed(self) -> None:
+        if self.closed:
+            self._on_refused("shutting_down")
+            raise shutting_down()
+
+    def _note_whether_empty(self) -> None:
+        if not self._tickets and not self._sessions:
+            self._empty.set()
 
     def _decoded(self, ticket: "Ticket", seconds: float) -> None:
         self._note_time()

@@ -5,6 +5,7 @@ Audio inside the service is always mono, 16 kHz, signed 16-bit little-endian PCM
 """
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Literal
 
 SAMPLE_RATE_HZ = 16_000
@@ -40,6 +41,20 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenWindow:
+    """A window that is not complete yet, as far as it has been heard, in samples.
+
+    `end_sample` is where it would end if nothing more were said; `speaking`: somebody speaks just now; `quiet`: it has
+    been silent for so long that it ends just there unless somebody goes on. Between the two it cannot be said yet.
+    """
+
+    start_sample: int
+    end_sample: int
+    speaking: bool
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AudioSummary:
     """What the decoder learned about a recording once it had read all of it."""
 
@@ -52,6 +67,18 @@ class AudioSummary:
 Task = Literal["transcribe", "translate"]
 
 
+class Priority(IntEnum):
+    """What a window is to the engine.
+
+    FINAL: somebody has just stopped speaking and waits for the text; goes first. NORMAL: a piece of a recording.
+    DRAFT: a window that is still being spoken; worth nothing any more as soon as a newer one of its request is there.
+    """
+
+    FINAL = 0
+    NORMAL = 1
+    DRAFT = 2
+
+
 @dataclass(frozen=True, slots=True)
 class WindowOptions:
     """How a window is to be transcribed.
@@ -60,7 +87,8 @@ class WindowOptions:
     task: `translate` writes English, where the model can. temperature: 0 takes the likeliest token, more draws one.
     hotwords: names and terms that are made likelier. words: find the times of words. logprobs: report what each token
     was worth. timestamps: let the model write when each piece of its text begins and ends, where it can. no_speech:
-    report how likely the model thinks that nobody speaks, where it can.
+    report how likely the model thinks that nobody speaks, where it can. prefix: what the text begins with, as if the
+    model had written it; whole words.
     """
 
     language: str | None = None
@@ -72,6 +100,7 @@ class WindowOptions:
     logprobs: bool = False
     timestamps: bool = False
     no_speech: bool = False
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,15 @@ class EngineError(AsrError):
     code = "engine_error"
 
 
+class Superseded(Exception):
+    """A draft of live speech was not made, since a newer window of the same speech has come.
+
+    No AsrError: it is for the session that sent both, and tells no caller anything.
+    """
+
+    code: ClassVar[str] = "superseded"
+
+
 class DeadlineExceeded(AsrError):
     code = "deadline_exceeded"
     status = 504

@@ -6,17 +6,25 @@ a request is given to is the application's business, and how long its upload may
 
 import asyncio
 import json
+import logging
 import resource
 
 import h11
 import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 HEAD_LIMIT_BYTES = 32 * 1024
 """Of a request line with all headers. More is answered with 400."""
 
 KEEP_ALIVE_S = 75
 """Longer than proxies keep idle connections (nginx: 60 s): they close them, and no request meets a closing one."""
+
+WEBSOCKETS = frozenset(("/v1/realtime",))
+"""Where a connection may become a WebSocket. Elsewhere the wish is ignored, as HTTP allows."""
+WEBSOCKET_MESSAGE_BYTES = 2 * 1024 * 1024
+"""More ends the connection without a word; what is merely more than a session takes is told in an event."""
+PING_INTERVAL_S, PING_TIMEOUT_S = 20.0, 60.0
 
 _log = structlog.stdlib.get_logger("asr_service")
 
@@ -56,7 +64,8 @@ class Protocol(H11Protocol):
             data = data[HEAD_LIMIT_BYTES + 1 :]
         if not self.transport.is_closing():
             super().data_received(data)
-        self._watch()
+        if self.transport.get_protocol() is self:
+            self._watch()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -81,7 +90,11 @@ class Protocol(H11Protocol):
             self._out_of_patience = None
 
     def _should_upgrade(self) -> bool:
-        # Without the two warnings that uvicorn writes for every request that asks for it.
+        # Without the two warnings that uvicorn writes for every other request that asks for something.
+        is_ours = self.scope["path"] in WEBSOCKETS and self.scope["method"] == "GET"
+        if is_ours and self._get_upgrade() == b"websocket":
+            self._relax()
+            return True
         return False
 
     def send_400_response(self, msg: str) -> None:
@@ -103,3 +116,15 @@ class Protocol(H11Protocol):
             self.transport.write(self.conn.send(event) or b"")
         self.conn.send(h11.EndOfMessage())
         self.transport.close()
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's, without its lines for each handshake, and for each that is refused: the service has its own."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.logger = self.conn.logger = _websocket_log
+
+
+_websocket_log = logging.getLogger("uvicorn.error.websocket")
+_websocket_log.setLevel(logging.CRITICAL)

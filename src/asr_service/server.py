@@ -1,4 +1,4 @@
-"""How the HTTP server ends: politely, and in time.
+"""The HTTP server: how it is configured, and how it ends: politely, and in time.
 
 Owns the signals and the order of the end. Must not know what is served.
 """
@@ -6,18 +6,52 @@ Owns the signals and the order of the end. Must not know what is served.
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import structlog
 import uvicorn
 
 from asr_service.admission import Admission
+from asr_service.protocol import (
+    HEAD_LIMIT_BYTES,
+    KEEP_ALIVE_S,
+    PING_INTERVAL_S,
+    PING_TIMEOUT_S,
+    WEBSOCKET_MESSAGE_BYTES,
+    Protocol,
+    WebSocketProtocol,
+)
 
 _CLOSING_S = 2.0
 """What the end takes of the grace time: to send the last bytes, and to stop the engine and the decode workers."""
 _SENDING_S = 1
 
 _log = structlog.stdlib.get_logger("asr_service")
+
+
+def configuration(
+    app: Callable[..., Any], trusted_proxies: Sequence[str] = (), http: type[Protocol] = Protocol
+) -> uvicorn.Config:
+    """How `app` is served. Only what comes from `trusted_proxies` is believed about clients."""
+    return uvicorn.Config(
+        app,
+        http=http,
+        h11_max_incomplete_event_size=HEAD_LIMIT_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        ws=WebSocketProtocol,
+        ws_max_size=WEBSOCKET_MESSAGE_BYTES,
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PING_TIMEOUT_S,
+        # Audio does not shrink, and what was made to explode would.
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
+    )
 
 
 class Server(uvicorn.Server):

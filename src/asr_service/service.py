@@ -18,6 +18,7 @@ from asr_service.domain import (
     SAMPLE_RATE_HZ,
     AudioSummary,
     ModelInfo,
+    Priority,
     Segment,
     Timings,
     Transcript,
@@ -70,10 +71,11 @@ class Engine(Protocol):
         options: WindowOptions,
         *,
         on_started: Callable[[str | None], None] | None = None,
+        priority: Priority = Priority.NORMAL,
     ) -> WindowResult:
         """Transcribe one window of mono 16 kHz int16 PCM. Cancelling the caller cancels the window.
 
-        `on_started` gets the window's language as soon as it is known. Raises EngineError, EngineCrashed.
+        `on_started` gets the window's language as soon as it is known. Raises EngineError, EngineCrashed, Superseded.
         """
 
 

@@ -1,7 +1,9 @@
 """The application with a fake engine and decoder, driven over ASGI without a socket."""
 
+import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -14,8 +16,10 @@ from structlog.testing import capture_logs
 
 from asr_service.api.app import create_app
 from asr_service.observability.metrics import Metrics
+from asr_service.protocol import Protocol
+from asr_service.server import Server, configuration
 from asr_service.settings import Settings
-from tests.fakes import FakeDecoder, FakeEngine, nothing_left_behind
+from tests.fakes import FakeDecoder, FakeEngine, FakeListener, nothing_left_behind
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
@@ -39,11 +43,16 @@ async def no_leaks(
 
 
 def build(
-    engine: FakeEngine, decoder: FakeDecoder, metrics: Metrics | None = None, max_upload_mb: int = 1, **others: Any
+    engine: FakeEngine,
+    decoder: FakeDecoder,
+    metrics: Metrics | None = None,
+    max_upload_mb: int = 1,
+    listener: FakeListener | None = None,
+    **others: Any,
 ) -> FastAPI:
     """The application; uploads of more than `max_upload_mb` MiB are refused. `others` are settings too."""
     settings = Settings(max_upload_mb=max_upload_mb, **others)
-    return create_app(settings, engine, decoder, metrics or Metrics())
+    return create_app(settings, engine, decoder, metrics or Metrics(), listener=listener or FakeListener())
 
 
 @pytest.fixture
@@ -67,3 +76,22 @@ def serve(no_leaks: None) -> Serve:
             yield client
 
     return running
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    engine: FakeEngine, decoder: FakeDecoder | None = None, protocol: type[Protocol] = Protocol, **others: Any
+) -> AsyncIterator[tuple[int, FastAPI]]:
+    """The application on a port of its own, as the service serves it. `others`: as for `build`."""
+    app = build(engine, decoder or FakeDecoder(), **others)
+    server = Server(configuration(app, http=protocol), app.state.parts.admission, 1.0)
+    # With the protocol named, as the service has it: asyncio sends small pieces at once only then.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield listener.getsockname()[1], app
+        finally:
+            server.should_exit = True
+            await running

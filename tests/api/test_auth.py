@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import httpx2
 import openai
 import pytest
 from fastapi.routing import iter_route_contexts
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from asr_service.auth import AuthUnusable, key_store
 from asr_service.auth.grants import Limits
@@ -55,12 +56,41 @@ ROUTES: dict[tuple[str, str], Protected] = {
     ("GET", "/v1/models/{model:path}"): Protected("transcribe", url="/v1/models/whisper-1"),
     ("GET", "/metrics"): Protected("metrics"),
     ("POST", "/auth/token"): Protected("key"),
+    ("GET", "/v1/realtime"): Protected("open", 426),
+    ("WEBSOCKET", "/v1/realtime"): Protected("transcribe", 101),
     ("GET", "/livez"): Protected("open"),
     ("GET", "/readyz"): Protected("open"),
     ("GET", "/openapi.json"): Protected("open"),
     ("GET", "/docs"): Protected("open"),
     ("GET", "/docs/{name}"): Protected("open", url="/docs/start.js"),
 }
+
+
+async def ask(client: httpx.AsyncClient, method: str, url: str, **request: Any) -> httpx.Response:
+    """The answer to a request, or to the handshake of a WebSocket."""
+    if method != "WEBSOCKET":
+        return await client.request(method, url, **request)
+    prepared = client.build_request("GET", url, **request)
+    answers: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.disconnect", "code": 1000} if answers else {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    assert isinstance(client._transport, httpx.ASGITransport)
+    scope = {
+        "type": "websocket",
+        "path": url,
+        "query_string": b"",
+        "headers": [(name.lower(), value) for name, value in prepared.headers.raw],
+        "subprotocols": [],
+        "client": ("127.0.0.1", 123),
+        "extensions": {"websocket.http.response": {}},
+    }
+    await client._transport.app(scope, receive, send)
+    return httpx.Response(answers[0].get("status", 101), headers=answers[0]["headers"])
 
 
 class Always(list[WindowResult | Exception]):
@@ -247,6 +277,9 @@ def test_every_route_is_in_the_table() -> None:
     found = set()
     for route in iter_route_contexts(build(FakeEngine(), FakeDecoder()).routes):
         assert route.path is not None
+        if isinstance(route.original_route, WebSocketRoute):
+            found.add(("WEBSOCKET", route.path))
+            continue
         assert isinstance(route.original_route, Route), f"{route.path} is of a kind that this table cannot check yet"
         # A HEAD is answered as the GET beside it is.
         found |= {(method, route.path) for method in (route.methods or set()) - {"HEAD"}}
@@ -260,9 +293,9 @@ async def test_every_route_with_every_credential(serve: Serve, world: World, nam
     answers, wanted, refused = {}, {}, 0
     async with serve(engine(), metrics=metrics, **world.settings) as client:
         for (method, path), route in ROUTES.items():
-            response = await client.request(method, route.url or path, headers=credential(world), **route.request or {})
-            answers[path] = (response.status_code, response.headers.get("www-authenticate"))
-            wanted[path] = expected(route, allowed, reason)
+            response = await ask(client, method, route.url or path, headers=credential(world), **route.request or {})
+            answers[method, path] = (response.status_code, response.headers.get("www-authenticate"))
+            wanted[method, path] = expected(route, allowed, reason)
             refused += response.status_code in (401, 403)
 
     assert answers == wanted
@@ -278,7 +311,7 @@ async def test_every_route_with_every_credential(serve: Serve, world: World, nam
 async def test_other_methods_open_nothing(serve: Serve, world: World, method: str) -> None:
     async with serve(engine(), **world.settings) as client:
         for (_, path), route in ROUTES.items():
-            if route.needs != "open":
+            if route.needs != "open" and path != "/v1/realtime":
                 response = await client.request(method, route.url or path)
                 assert response.status_code in (401, 405), path
 
@@ -287,12 +320,10 @@ async def test_without_authentication_everybody_is_known_by_address(serve: Serve
     async with serve(engine()) as client:
         statuses = {}
         for (method, path), route in ROUTES.items():
-            response = await client.request(
-                method, route.url or path, headers=bearer("anything"), **route.request or {}
-            )
-            statuses[path] = response.status_code
+            response = await ask(client, method, route.url or path, headers=bearer("anything"), **route.request or {})
+            statuses[method, path] = response.status_code
 
-    assert statuses == {path: route.status for (_, path), route in ROUTES.items()} | {"/auth/token": 404}
+    assert statuses == {key: route.status for key, route in ROUTES.items()} | {("POST", "/auth/token"): 404}
     callers = {line["route"]: line.get("caller") for line in log_lines if line["event"] == "request"}
     assert callers["/transcribe"] == "address:127.0.0.1"
     assert callers["/livez"] is None

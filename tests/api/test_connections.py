@@ -3,16 +3,13 @@
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
 import pytest
-import uvicorn
 
 from asr_service.protocol import HEAD_LIMIT_BYTES, Protocol
-from asr_service.server import Server
-from tests.api.conftest import build
+from tests.api.conftest import serving
 from tests.fakes import FakeDecoder, FakeEngine, result
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("log_lines")]
@@ -31,29 +28,8 @@ async def listening(
     engine: FakeEngine | None = None, protocol: type[Protocol] = Protocol, windows: int = 1, **settings: Any
 ) -> AsyncIterator[int]:
     """The application on a port of its own."""
-    app = build(engine or FakeEngine(), FakeDecoder(windows), **settings)
-    config = uvicorn.Config(
-        app,
-        http=protocol,
-        h11_max_incomplete_event_size=HEAD_LIMIT_BYTES,
-        timeout_keep_alive=30,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
-    server = Server(config, app.state.parts.admission, 1.0)
-    # With the protocol named, as the service has it: asyncio sends small pieces at once only then.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            await serving
+    async with serving(engine or FakeEngine(), FakeDecoder(windows), protocol=protocol, **settings) as (port, _):
+        yield port
 
 
 @contextlib.asynccontextmanager

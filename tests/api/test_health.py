@@ -10,7 +10,7 @@ from asr_service.errors import ModelUnavailable
 from asr_service.observability.metrics import Metrics
 from asr_service.settings import Settings
 from tests.api.conftest import Serve, build
-from tests.fakes import WHISPER, FakeDecoder, FakeEngine, settle
+from tests.fakes import WHISPER, FakeDecoder, FakeEngine, FakeListener, settle
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
 
@@ -87,7 +87,9 @@ async def test_the_caller_is_told_that_there_will_be_no_model(error: Exception) 
     engine = FakeEngine(model=None, not_ready="the model is loading")
     engine.load_error = error
     told: asyncio.Queue[Exception] = asyncio.Queue()
-    app = create_app(Settings(), engine, FakeDecoder(), Metrics(), on_load_failed=told.put_nowait)
+    app = create_app(
+        Settings(), engine, FakeDecoder(), Metrics(), listener=FakeListener(), on_load_failed=told.put_nowait
+    )
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://asr") as client,

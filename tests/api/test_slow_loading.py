@@ -12,7 +12,7 @@ from asr_service.engine.client import EngineClient
 from asr_service.engine.messages import EngineConfig
 from asr_service.observability.metrics import Metrics
 from asr_service.settings import Settings
-from tests.fakes import FakeDecoder, nothing_left_behind
+from tests.fakes import FakeDecoder, FakeListener, nothing_left_behind
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,9 @@ async def test_a_model_that_loads_slowly_never_fails_liveness(tmp_path: Path) ->
         module="tests.unit.engine.scripted_process",
     )
     failures: list[Exception] = []
-    app = create_app(Settings(), engine, FakeDecoder(), Metrics(), on_load_failed=failures.append)
+    app = create_app(
+        Settings(), engine, FakeDecoder(), Metrics(), listener=FakeListener(), on_load_failed=failures.append
+    )
     async with (
         nothing_left_behind(),
         app.router.lifespan_context(app),

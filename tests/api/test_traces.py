@@ -18,7 +18,7 @@ from asr_service.errors import EngineError, UnreadableAudio
 from asr_service.observability.metrics import Metrics
 from asr_service.observability.traces import OpenTelemetry
 from asr_service.settings import Settings
-from tests.fakes import FakeDecoder, FakeEngine, result
+from tests.fakes import FakeDecoder, FakeEngine, FakeListener, result
 from tests.spans import Seen, check_nesting, kept, paths
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
@@ -38,7 +38,9 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def running(self, engine: FakeEngine, decoder: FakeDecoder | None = None) -> AsyncIterator[httpx.AsyncClient]:
-        app = create_app(Settings(), engine, decoder or FakeDecoder(), Metrics(), tracer=self.tracer)
+        app = create_app(
+            Settings(), engine, decoder or FakeDecoder(), Metrics(), listener=FakeListener(), tracer=self.tracer
+        )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),

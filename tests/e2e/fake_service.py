@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 
 from asr_service.api.app import create_app
+from asr_service.audio.listener import Listener
 from asr_service.domain import AudioSummary, Window
 from asr_service.observability import logs
 from asr_service.observability.metrics import Metrics
@@ -29,7 +30,7 @@ class ByteDecoder(FakeDecoder):
 async def serve() -> None:
     settings = Settings.load()
     logs.configure(settings.log_level, settings.log_format)
-    app = create_app(settings, InstantEngine(), ByteDecoder(), Metrics())
+    app = create_app(settings, InstantEngine(), ByteDecoder(), Metrics(), listener=Listener({}))
     config = uvicorn.Config(app, http="h11", ws="none", lifespan="on", log_config=None, access_log=False)
     with socket.create_server((settings.host, 0)) as listener:
         structlog.stdlib.get_logger("fake").info("listening", url=f"http://127.0.0.1:{listener.getsockname()[1]}")

@@ -19,8 +19,9 @@ import psutil
 import pytest
 
 from asr_service.api.app import create_app
+from asr_service.audio.listener import Listener
 from asr_service.audio.pool import AudioLimits, DecodePool
-from asr_service.domain import AudioSummary, Window, WindowOptions, WindowResult
+from asr_service.domain import AudioSummary, Priority, Window, WindowOptions, WindowResult
 from asr_service.errors import InvalidInput
 from asr_service.observability.metrics import Metrics
 from asr_service.settings import Settings, decoder_environment
@@ -45,6 +46,7 @@ class WillingEngine(FakeEngine):
         options: WindowOptions,
         *,
         on_started: Callable[[str | None], None] | None = None,
+        priority: Priority = Priority.NORMAL,
     ) -> WindowResult:
         return result("heard")
 
@@ -94,7 +96,7 @@ async def in_parallel(count: int, width: int, work: Callable[[int], Awaitable[No
 @contextlib.asynccontextmanager
 async def service_on(decoder: DecodePool) -> AsyncIterator[httpx.AsyncClient]:
     """The HTTP API on real workers and an engine that says the same to everything."""
-    app = create_app(Settings(max_upload_mb=64), WillingEngine(), decoder, Metrics())
+    app = create_app(Settings(max_upload_mb=64), WillingEngine(), decoder, Metrics(), listener=Listener({}))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

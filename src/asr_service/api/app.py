@@ -14,9 +14,9 @@ from fastapi import FastAPI
 
 import asr_service
 from asr_service.admission import Admission
-from asr_service.api import auth, docs, headers, health, openai, openapi, problems, transcribe
+from asr_service.api import auth, docs, headers, health, openai, openapi, problems, realtime, transcribe
 from asr_service.api.middleware import RequestContext
-from asr_service.api.parts import Parts
+from asr_service.api.parts import Parts, SessionLimits
 from asr_service.callers import CallerLimits
 from asr_service.observability.metrics import Metrics
 from asr_service.observability.traces import NO_TRACES, Tracer
@@ -25,6 +25,7 @@ from asr_service.quotas.logins import FailedLogins
 from asr_service.quotas.memory import MemoryStore
 from asr_service.quotas.outage import OutageProofStore
 from asr_service.quotas.stores import Store
+from asr_service.realtime.session import Listener
 from asr_service.service import Decoder, Engine, Transcriber
 from asr_service.settings import Settings
 
@@ -40,10 +41,12 @@ def create_app(
     decoder: Decoder,
     metrics: Metrics,
     *,
+    listener: Listener,
     tracer: Tracer = NO_TRACES,
     on_load_failed: Callable[[Exception], None] = lambda error: None,
 ) -> FastAPI:
-    """The service on `engine` and `decoder`, which it starts and stops with its own lifespan. It closes `tracer` too.
+    """The service on `engine`, `decoder` and `listener`, which it starts and stops with its own lifespan. It closes
+    `tracer` too.
 
     Raises AuthUnusable when the files that callers are checked by cannot be used.
 
@@ -65,6 +68,7 @@ def create_app(
             await engine.start()
             stack.push_async_callback(decoder.aclose)
             await decoder.start()
+            stack.push_async_callback(listener.aclose)
             loading = asyncio.create_task(_announce(engine, metrics, on_load_failed))
             try:
                 yield
@@ -100,13 +104,36 @@ def create_app(
         on_guard=metrics.guard_hit,
         on_unaligned=metrics.words_unaligned,
     )
+    app.state.parts = parts = _parts(settings, engine, listener, transcriber, metrics, store)
+    failed_logins = FailedLogins(settings.rate_limit.failed_logins_per_minute, store, on_limited=metrics.rate_limited)
+    app.state.gate = auth.Gate(authenticator, metrics, failed_logins)
+    app.include_router(auth.router)
+    app.include_router(transcribe.router)
+    app.include_router(openai.router)
+    app.include_router(realtime.router)
+    app.include_router(health.router)
+    app.include_router(docs.router)
+    app.add_middleware(RequestContext, metrics=metrics, admission=parts.admission, tracer=tracer)
+    headers.install(app, settings.allowed_origins)
+    problems.install(app)
+    openapi.install(app)
+    return app
+
+
+def _parts(
+    settings: Settings, engine: Engine, listener: Listener, transcriber: Transcriber, metrics: Metrics, store: Store
+) -> Parts:
+    """What handlers work with; `metrics` watch it from now on."""
     admission = Admission(
-        max_requests=settings.max_queue, max_audio_s=settings.max_queue_audio_s, on_refused=metrics.refused
+        max_requests=settings.max_queue,
+        max_audio_s=settings.max_queue_audio_s,
+        max_sessions=settings.realtime.max_sessions,
+        on_refused=metrics.refused,
     )
     metrics.watch_ready(lambda: engine.not_ready_reason is None and not admission.closed)
     metrics.watch_queue(lambda: admission.requests, lambda: admission.audio_s, lambda: transcriber.oldest_wait_s)
     limits = settings.rate_limit
-    app.state.parts = Parts(
+    return Parts(
         engine=engine,
         transcriber=transcriber,
         metrics=metrics,
@@ -126,19 +153,10 @@ def create_app(
         created=int(time.time()),
         upload_timeout_s=settings.upload_timeout_s,
         request_timeout_s=settings.request_timeout_s,
+        listener=listener,
+        session_limits=SessionLimits(settings.realtime.idle_timeout_s, settings.realtime.session_timeout_s),
+        allowed_origins=settings.allowed_origins,
     )
-    failed_logins = FailedLogins(limits.failed_logins_per_minute, store, on_limited=metrics.rate_limited)
-    app.state.gate = auth.Gate(authenticator, metrics, failed_logins)
-    app.include_router(auth.router)
-    app.include_router(transcribe.router)
-    app.include_router(openai.router)
-    app.include_router(health.router)
-    app.include_router(docs.router)
-    app.add_middleware(RequestContext, metrics=metrics, admission=admission, tracer=tracer)
-    headers.install(app, settings.allowed_origins)
-    problems.install(app)
-    openapi.install(app)
-    return app
 
 
 def _authenticator(settings: Settings) -> "Authenticator | None":

@@ -25,6 +25,7 @@ from asr_service.observability.metrics import Metrics
 from asr_service.observability.traces import NO_SPAN, Tracer
 
 REQUEST_ID_HEADER = "X-Request-ID"
+SWITCHED_STATUS = 101
 CLIENT_GONE_STATUS = 499
 """nginx's status for a client that left before its answer; only in logs and metrics, nobody is there to read it."""
 
@@ -45,8 +46,11 @@ class RequestContext:
         self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
             return
         started = time.perf_counter()
         record, about = self._begin(scope)
@@ -89,6 +93,34 @@ class RequestContext:
             finally:
                 self._account(scope, record, status, (time.perf_counter() - started) * 1000)
 
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        record, about = self._begin(scope)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                status = message.get("status", SWITCHED_STATUS)
+                headers = MutableHeaders(raw=list(message.get("headers", ())))
+                headers.update(record.headers)
+                headers[REQUEST_ID_HEADER] = record.request_id
+                message["headers"] = headers.raw
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(**about):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except asyncio.CancelledError:
+                record.code = "cancelled"
+                raise
+            except Exception:  # noqa: BLE001 - logged, and the client is told by the way that its session ends
+                _log.exception("unexpected error")
+                record.code = "internal_error"
+                await send({"type": "websocket.close", "code": 1011, "reason": "internal_error"})
+            finally:
+                self._account(scope, record, status, (time.perf_counter() - started) * 1000)
+
     def _begin(self, scope: Scope) -> tuple[RequestRecord, dict[str, str]]:
         """The request's record, and the fields that all its log lines have."""
         parent = traceparent.parse(Headers(scope=scope).getlist(traceparent.HEADER))
@@ -103,9 +135,12 @@ class RequestContext:
     def _account(self, scope: Scope, record: RequestRecord, status: int, total_ms: float) -> None:
         # Templates and known methods only: a stranger must not be able to create endless label values.
         route = getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        is_request = scope["type"] == "http"
+        asked = scope["method"] if is_request else "WEBSOCKET"
+        method = asked if asked in _METHODS or not is_request else "other"
         caller = record.caller.kind if record.caller is not None else "none"
-        self._metrics.request_ended(route, method, status, record.code, caller=caller, seconds=total_ms / 1000)
+        seconds = total_ms / 1000 if is_request else None
+        self._metrics.request_ended(route, method, status, record.code, caller=caller, seconds=seconds)
         line: dict[str, Any] = {"method": method, "route": route, "status": status, "code": record.code}
         if record.error is not None:
             line["error"] = record.error

@@ -11,7 +11,16 @@ from fastapi import Depends, Request
 from asr_service.admission import Admission
 from asr_service.observability.metrics import Metrics
 from asr_service.quotas.callers import Quotas
+from asr_service.realtime.session import Listener
 from asr_service.service import Engine, Transcriber
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """How long a live session may say nothing, and how long it may last."""
+
+    idle_timeout_s: float
+    session_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,9 @@ class Parts:
     created: int
     upload_timeout_s: float
     request_timeout_s: float
+    listener: Listener
+    session_limits: SessionLimits
+    allowed_origins: tuple[str, ...]
 
 
 async def _parts(request: Request) -> Parts:

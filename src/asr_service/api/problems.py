@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
 from asr_service.api import openai_schemas
@@ -30,7 +31,7 @@ INTERNAL_DETAIL = "Something went wrong inside the service; the log has the deta
 
 
 def problem(
-    request: Request,
+    request: HTTPConnection,
     status: int,
     code: str,
     detail: str,
@@ -80,6 +81,11 @@ def install(app: FastAPI) -> None:
 
 async def _on_asr_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AsrError)
+    return error_response(request, error)
+
+
+def error_response(request: HTTPConnection, error: AsrError) -> JSONResponse:
+    """The response for one of our errors, noted in the request's record too."""
     headers = {}
     if isinstance(error, UploadTimeout):
         # Else the server would go on reading what still trickles in.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr_service.domain import MAX_WINDOW_S, SAMPLE_RATE_HZ, Region, Window
+from asr_service.domain import MAX_WINDOW_S, SAMPLE_RATE_HZ, OpenWindow, Region, Window
 
 FRAME_SAMPLES = 512
 """Samples (at 16 kHz: 32 ms) behind one probability."""
@@ -46,9 +46,9 @@ class WindowPolicy:
     max_window_s: float = MAX_WINDOW_S
 
     def __post_init__(self) -> None:
-        # The air around two windows must not overlap, nor reach into audio that has not been heard yet.
-        if self.pad_before_s + self.pad_after_s > self.close_pause_s:
-            raise ValueError("pad_before_s and pad_after_s must fit into close_pause_s")
+        # The air after a window must not reach into audio that has not been heard yet.
+        if self.pad_after_s > self.close_pause_s:
+            raise ValueError("pad_after_s must fit into close_pause_s")
 
 
 DEFAULT_POLICY = WindowPolicy()
@@ -101,11 +101,29 @@ class Windower:
         self._max_window = _samples(policy.max_window_s)
         self._index = 0
         self._frames_seen = 0
+        self._closed_sample = 0
         self._group: _Group | None = None
         self._spans: list[_Span] = []
         self._open_sample = 0
         self._probs: list[float] = []
         self._probs_from = 0
+
+    @property
+    def open(self) -> OpenWindow | None:
+        """What the next window holds so far; None while nobody speaks."""
+        if not self._spans:
+            return None
+        heard, end = self._frames_seen * FRAME_SAMPLES, self._known_end() + self._pad_after
+        quiet = self._group is None and heard >= end
+        return OpenWindow(self._open_sample, min(heard, end, self._limit()), self._group is not None, quiet)
+
+    @property
+    def earliest_sample(self) -> int:
+        """No window that is still to come begins before this."""
+        if self._spans:
+            return self._open_sample
+        first = self._frames_seen if self._group is None else self._group.first
+        return self._opening(first)
 
     def feed(self, probs: Iterable[float]) -> Iterator[Window]:
         """Take the next frames' probabilities; yields the windows that they complete. Consume all of it."""
@@ -153,9 +171,13 @@ class Windower:
         elif group.active >= self._min_active and group.peak >= self._policy.start:
             group.is_speech = True
             if not self._spans:
-                self._open_sample = max(0, group.first * FRAME_SAMPLES - self._pad_before)
+                self._open_sample = self._opening(group.first)
                 self._forget_before(group.first)
             self._spans.append(_Span(group.first, group.last + 1))
+
+    def _opening(self, frame: int) -> int:
+        """Where a window whose speech begins with `frame` begins: with air before it, but not the last window's."""
+        return max(self._closed_sample, frame * FRAME_SAMPLES - self._pad_before)
 
     def _forget_before(self, frame: int) -> None:
         del self._probs[: frame - self._probs_from]
@@ -231,4 +253,5 @@ class Windower:
         speech = Region(first_frame * FRAME_SAMPLES / SAMPLE_RATE_HZ, speech_end / SAMPLE_RATE_HZ)
         window = Window(self._index, self._open_sample, end_sample, speech)
         self._index += 1
+        self._closed_sample = end_sample
         return window

@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from asr_service.domain import ModelInfo, WindowOptions, WindowResult
+from asr_service.domain import ModelInfo, Priority, WindowOptions, WindowResult
 from asr_service.engine.health import Circuit, Health, Patience
 from asr_service.engine.messages import (
     Cancel,
@@ -30,7 +30,15 @@ from asr_service.engine.messages import (
     decode_from_engine,
     encode,
 )
-from asr_service.errors import AsrError, DeadlineExceeded, EngineCrashed, EngineError, EngineNotReady, ModelUnavailable
+from asr_service.errors import (
+    AsrError,
+    DeadlineExceeded,
+    EngineCrashed,
+    EngineError,
+    EngineNotReady,
+    ModelUnavailable,
+    Superseded,
+)
 from asr_service.ipc import Channel, ChannelClosed, Child, spawn
 
 log = logging.getLogger("asr_service.engine.client")
@@ -46,7 +54,9 @@ _STALL_S = 300.0
 """An engine speaks after every step, and no step of a working one takes nearly as long as this."""
 
 _NOT_READY_RETRY_S = 30.0
-_ERRORS: dict[str, type[AsrError]] = {error.code: error for error in (DeadlineExceeded, EngineError)}
+_ERRORS: dict[str, type[AsrError | Superseded]] = {
+    error.code: error for error in (DeadlineExceeded, EngineError, Superseded)
+}
 
 OnStarted = Callable[[str | None], None]
 
@@ -150,18 +160,25 @@ class EngineClient:
         self._fail_all(EngineNotReady("The service is shutting down."))
 
     async def transcribe(
-        self, request_id: str, pcm: bytes, options: WindowOptions, *, on_started: OnStarted | None = None
+        self,
+        request_id: str,
+        pcm: bytes,
+        options: WindowOptions,
+        *,
+        on_started: OnStarted | None = None,
+        priority: Priority = Priority.NORMAL,
     ) -> WindowResult:
         """The text of one window of mono 16 kHz int16 PCM, at most 30 s.
 
         `on_started` is called with the language once the window has been encoded (again after a restart). Cancelling
-        the call cancels the window. Raises EngineError, EngineCrashed, EngineNotReady, ModelUnavailable.
+        the call cancels the window. Raises EngineError, EngineCrashed, EngineNotReady, ModelUnavailable, and Superseded
+        for a draft that a newer window of its request has made useless.
         """
         if self._failure is not None:
             raise self._failure
         if self._health.is_hopeless:
             raise self._no_engine()
-        message = Submit(next(self._ids), request_id, pcm, options)
+        message = Submit(next(self._ids), request_id, pcm, options, priority=priority)
         job = _Job(message, asyncio.get_running_loop().create_future(), on_started)
         self._jobs[message.id] = job
         self._post(message)

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from asr_service.domain import Part, Token, WindowOptions, WindowTimings, Word
+from asr_service.domain import Part, Priority, Token, WindowOptions, WindowTimings, Word
 from asr_service.engine.messages import Cancel, Failed, Finished, FromEngine, Started, Stats, Submit
 from asr_service.engine.scheduler import Scheduler
 from asr_service.engine.sequence import Sequence
-from asr_service.errors import DeadlineExceeded, EngineError
+from asr_service.errors import DeadlineExceeded, EngineError, Superseded
 from asr_service.models.base import Admitted, Aligner, Features, NewSequence, Runner, TimeWriter
 from asr_service.text.guard import OutputGuard
 
@@ -67,7 +67,7 @@ class EngineCore:
         """`aligner_features`: the window as the aligner wants it, where that is not how the model wants it."""
         now = self._clock()
         options = message.options
-        self._scheduler.add(
+        self._wait(
             Sequence(
                 id=message.id,
                 request_id=message.request_id,
@@ -76,10 +76,15 @@ class EngineCore:
                 guard=self._guard_for(features, options),
                 arrived_s=now,
                 frames=self._runner.encoder_frames(features),
+                priority=message.priority,
                 aligner_features=aligner_features,
                 deadline_s=None if message.deadline_ms is None else now + message.deadline_ms / 1e3,
             )
         )
+
+    def _wait(self, sequence: Sequence) -> None:
+        for stale in self._scheduler.add(sequence):
+            self._send(Failed(stale.id, Superseded.code, "A newer window of the same speech has come."))
 
     def cancel(self, message: Cancel) -> None:
         """End a sequence whose result nobody wants. Says nothing; unknown ids have ended already."""
@@ -183,12 +188,13 @@ class EngineCore:
     def _try_exactly(self, sequence: Sequence) -> bool:
         """Begin a sequence again that the guard has stopped, if the exact encoder may do better."""
         exact_frames = self._runner.encoder_frames(sequence.features, exact=True)
-        if not self._guard or sequence.exact or sequence.frames == exact_frames:
+        worth_it = self._guard and sequence.priority is not Priority.DRAFT
+        if not worth_it or sequence.exact or sequence.frames == exact_frames:
             return False
         self._end(sequence)
         sequence.exact, sequence.frames = True, exact_frames
         sequence.guard = self._guard_for(sequence.features, sequence.options)
-        self._scheduler.add(sequence)
+        self._wait(sequence)
         return True
 
     def _guard_for(self, features: Features, options: WindowOptions) -> OutputGuard:
@@ -196,7 +202,7 @@ class EngineCore:
 
     def _finish(self, sequence: Sequence) -> None:
         guard, decoded_s = sequence.guard, self._clock()
-        text = self._runner.text(guard.tokens)
+        text = self._runner.text([*self._runner.prefix(sequence.options), *guard.tokens])
         words, details = self._words(sequence, text), self._details(sequence)
         timings = WindowTimings(
             queue_ms=(sequence.admitted_s - sequence.arrived_s) * 1e3,

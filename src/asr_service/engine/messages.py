@@ -6,7 +6,7 @@ cancelled first.
 
 import msgspec
 
-from asr_service.domain import ModelInfo, Part, Token, WindowOptions, WindowTimings, Word
+from asr_service.domain import ModelInfo, Part, Priority, Token, WindowOptions, WindowTimings, Word
 
 
 class EngineConfig(msgspec.Struct, frozen=True, tag=True):
@@ -28,7 +28,8 @@ class EngineConfig(msgspec.Struct, frozen=True, tag=True):
 class Submit(msgspec.Struct, frozen=True, tag=True):
     """Transcribe one window: mono 16 kHz int16 PCM, at most 30 s.
 
-    `id` is unique per engine client; `request_id` groups windows for fairness. `deadline_ms` counts from arrival.
+    `id` is unique per engine client; `request_id` groups windows for fairness. `deadline_ms` counts from arrival. A
+    draft that is still waiting when another window of its request comes fails with the code `superseded`.
     """
 
     id: int
@@ -36,6 +37,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     pcm: bytes
     options: WindowOptions = WindowOptions()
     deadline_ms: float | None = None
+    priority: Priority = Priority.NORMAL
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

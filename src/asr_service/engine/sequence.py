@@ -5,7 +5,7 @@ Owns the state of a sequence. Knows neither tensors nor sockets.
 
 from dataclasses import dataclass
 
-from asr_service.domain import WindowOptions
+from asr_service.domain import Priority, WindowOptions
 from asr_service.models.base import Features
 from asr_service.text.guard import OutputGuard
 
@@ -22,6 +22,7 @@ class Sequence:
     arrived_s: float
     frames: int
     """Encoder frames that admitting this sequence costs, padding included."""
+    priority: Priority = Priority.NORMAL
     exact: bool = False
     """Encode the whole padded window: set when a shortened one has led to an output that the guard stopped."""
     aligner_features: Features | None = None

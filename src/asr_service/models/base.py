@@ -70,7 +70,11 @@ class Runner(Protocol):
         ...
 
     def max_new_tokens(self, options: WindowOptions) -> int:
-        """How many tokens fit into a slot after the prompt."""
+        """How many tokens fit into a slot after the prompt and the prefix."""
+        ...
+
+    def prefix(self, options: WindowOptions) -> list[int]:
+        """The tokens of `WindowOptions.prefix`, which the answer goes on from; they are not among those decoded."""
         ...
 
     def encoder_frames(self, features: Features, *, exact: bool = False) -> int:

@@ -199,6 +199,9 @@ class GlmAsrRunner:
         longest_audio = self._log_mel.max_frames // 2 // _FRAMES_PER_TOKEN
         return self._length - longest_audio - sum(len(part) for part in self._prompt(options))
 
+    def prefix(self, options: WindowOptions) -> list[int]:
+        return self._spelling.encode(options.prefix) if options.prefix else []
+
     def text(self, tokens: Sequence[int]) -> str:
         return strip_framing(str(self._processor.tokenizer.decode(list(tokens), skip_special_tokens=True)))
 
@@ -295,7 +298,7 @@ class GlmAsrRunner:
         (text,) = self._processor.apply_transcription_request(silence, prompt=instruction, tokenize=False)
         ids = self._processor.tokenizer(text)["input_ids"]
         audio_at = ids.index(self._processor.audio_token_id)
-        return ids[:audio_at], ids[audio_at + 1 :]
+        return ids[:audio_at], ids[audio_at + 1 :] + self.prefix(options)
 
     def _shorten(self, prompt: str) -> str:
         tokenizer = self._processor.tokenizer

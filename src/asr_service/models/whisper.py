@@ -143,6 +143,9 @@ class WhisperRunner:
     def max_new_tokens(self, options: WindowOptions) -> int:
         return self._tokens.room(options)
 
+    def prefix(self, options: WindowOptions) -> list[int]:
+        return self._tokens.prefix(options)
+
     def text(self, tokens: Sequence[int]) -> str:
         return self._tokens.text(tokens)
 
@@ -165,7 +168,7 @@ class WhisperRunner:
         options = [sequence.options for sequence in batch]
         prompts = [self._tokens.prompt(own, language) for own, language in zip(options, languages, strict=True)]
         self._rows.begin(first_row, options)
-        tokens, no_speech = self._prefill(rows, prompts, [i for i, own in enumerate(options) if own.no_speech])
+        tokens, no_speech = self._prefill(rows, prompts, options)
         return [
             Admitted(language, token, no_speech.get(i))
             for i, (language, token) in enumerate(zip(languages, tokens, strict=True))
@@ -318,10 +321,10 @@ class WhisperRunner:
         return self._tail_weights[:, :, ends_after(self._own[rows])]
 
     def _prefill(
-        self, rows: slice, prompts: list[list[int]], doubtful: list[int]
+        self, rows: slice, prompts: list[list[int]], options: list[WindowOptions]
     ) -> tuple[list[int], dict[int, float]]:
-        """Fill the caches of `rows` from position 0. Returns each row's first new token and, for those whose places
-        among them are `doubtful`, how likely it is that nobody speaks.
+        """Fill the caches of `rows` from position 0. Returns each row's first new token and, by their places among
+        them, how likely it is that nobody speaks in those whose options ask for that.
         """
         lengths = [len(prompt) for prompt in prompts]
         longest = max(lengths)
@@ -329,12 +332,15 @@ class WhisperRunner:
         start = self._rows.reset(rows)
         hidden = self._first_pass(rows, torch.tensor(padded, device=self.device), start)
         last = hidden[torch.arange(len(prompts)), torch.tensor(lengths) - 1]
+        doubtful = [i for i, own in enumerate(options) if own.no_speech]
         # The text before a window may itself spell a start token.
         starts = [lengths[i] - 1 - prompts[i][::-1].index(self._tokens.start_id) for i in doubtful]
         begun = hidden[torch.tensor(doubtful, dtype=torch.long), torch.tensor(starts, dtype=torch.long)]
         logits, logits_begun = self._head(torch.cat([last, begun])).split([len(last), len(begun)])
         no_speech = dict(zip(doubtful, self._no_speech(begun, logits_begun), strict=True)) if doubtful else {}
-        logits[:, self._tokens.suppressed_first] = float("-inf")
+        # A text that goes on may end at once.
+        new = torch.tensor([i for i, own in enumerate(options) if not own.prefix], dtype=torch.long)
+        logits[new[:, None], self._tokens.suppressed_first] = float("-inf")
         return self._rows.advance(rows, logits, lengths), no_speech
 
     def _no_speech(self, hidden: Tensor, logits: Tensor) -> list[float]:

@@ -43,17 +43,22 @@ class WhisperTokens:
         return "translate" in self._task_ids
 
     def prompt(self, options: WindowOptions, language: str | None) -> list[int]:
-        """What the decoder reads before it writes."""
+        """What the decoder reads before it writes, what the text begins with included."""
         prompt = [self.start_id]
         if language is not None and self.language_ids:
             prompt += [self.language_ids[language], self._task_ids[options.task]]
         if not options.timestamps:
             prompt.append(self.timestamps.none_id)
+        prompt += self.prefix(options)
         if not options.prompt:
             return prompt
         # As in the reference: the text before this window, cut to its last half a context.
         text = self._tokenizer.encode(" " + options.prompt.strip(), add_special_tokens=False)
         return [self._previous_id, *text[-(self._max_length // 2 - 1) :], *prompt]
+
+    def prefix(self, options: WindowOptions) -> list[int]:
+        """The tokens of what the text begins with."""
+        return self.spell(options.prefix)[0] if options.prefix else []
 
     def room(self, options: WindowOptions) -> int:
         """How many tokens fit behind the prompt."""

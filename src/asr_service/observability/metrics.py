@@ -25,6 +25,7 @@ from prometheus_client import (
 import asr_service
 from asr_service.domain import Transcript
 from asr_service.observability.engine_metrics import EngineFamilies, EngineMetrics
+from asr_service.observability.live_metrics import LiveMetrics
 
 # From the voice activity of a short clip to hours of audio on a CPU. Dense between 50 ms and 5 s, where short requests
 # live.
@@ -34,7 +35,7 @@ _SECONDS = (
 )
 _RTF = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 5, 10)
 
-_REFUSALS = ("requests", "audio", "shutting_down")
+_REFUSALS = ("requests", "audio", "sessions", "shutting_down")
 _AUTH_REFUSALS = (
     *("missing", "malformed", "unknown", "expired", "revoked", "claims"),
     *("scope", "failures", "unavailable"),
@@ -128,6 +129,7 @@ class Metrics:
             for value in values:
                 counter.labels(value)
         self._engines = EngineFamilies(registry)
+        self.live = LiveMetrics(registry, self._audio, _SECONDS)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -169,12 +171,15 @@ class Metrics:
         """Count a request whose credentials are missing, do not count, or do not allow what it asks for."""
         self._auth_refusals.labels(reason).inc()
 
-    def request_ended(self, route: str, method: str, status: int, code: str, *, caller: str, seconds: float) -> None:
+    def request_ended(
+        self, route: str, method: str, status: int, code: str, *, caller: str, seconds: float | None
+    ) -> None:
         """Count an answered request. `route` is a template such as /transcribe, never a raw path, and `caller` a kind
-        of callers, never a name.
+        of callers, never a name. `seconds`: None for what lasts as long as its caller likes.
         """
         self._requests.labels(route, method, str(status), code).inc()
-        self._request_time.labels(route, caller).observe(seconds)
+        if seconds is not None:
+            self._request_time.labels(route, caller).observe(seconds)
 
     @contextmanager
     def transcribing(self) -> Iterator[None]:

@@ -20,12 +20,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as SourceError
 
 from asr_service.settings.environment import ServiceManager, decoder_environment, engine_environment
-from asr_service.settings.sections import AuthSettings, RateLimitSettings, TracesSettings
+from asr_service.settings.sections import AuthSettings, RateLimitSettings, RealtimeSettings, TracesSettings
 from asr_service.settings.shown import MASK, leaves, masked, texts_of, value_at
 
 __all__ = [
     "AuthSettings",
     "RateLimitSettings",
+    "RealtimeSettings",
     "ServiceManager",
     "Settings",
     "SettingsError",
@@ -182,6 +183,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or `auto`: console on a terminal, JSON elsewhere."
     )
+    realtime: RealtimeSettings = Field(default_factory=RealtimeSettings, description="Live sessions over WebSocket.")
     traces: TracesSettings = Field(default_factory=TracesSettings, description="Where traces are sent.")
 
     @field_validator("device")

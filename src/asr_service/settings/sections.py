@@ -112,6 +112,22 @@ class RateLimitSettings(BaseModel):
     )
 
 
+class RealtimeSettings(BaseModel):
+    """Live sessions over WebSocket."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_sessions: int = Field(
+        default=64, ge=0, le=10_000, description="Live sessions at once; more are refused with `overloaded`. 0: none."
+    )
+    idle_timeout_s: float = Field(
+        default=300, gt=0, le=86_400, description="A session whose client sends nothing for so long, in seconds, ends."
+    )
+    session_timeout_s: float = Field(
+        default=7200, gt=0, le=604_800, description="A session ends after so many seconds, whatever happens in it."
+    )
+
+
 class TracesSettings(BaseModel):
     """Where traces are sent."""
 

@@ -140,9 +140,16 @@ recordings = st.one_of(
 )
 
 
-def test_a_policy_whose_windows_could_overlap_is_refused() -> None:
+def test_a_policy_whose_windows_need_audio_that_is_still_to_come_is_refused() -> None:
     with pytest.raises(ValueError, match="must fit"):
-        WindowPolicy(close_pause_s=0.5)
+        WindowPolicy(close_pause_s=0.2)
+
+
+def test_air_that_the_window_before_has_taken_is_not_taken_again() -> None:
+    windower = Windower(WindowPolicy(pad_before_s=1.0, close_pause_s=0.5))
+    probs = speech(1.6) + pause(0.64) + speech(1.6)
+    first, second = [*windower.feed(probs), *windower.finish(len(probs) * FRAME_SAMPLES)]
+    assert second.start_sample == first.end_sample
 
 
 def strong_runs(probs: list[float]) -> Iterable[tuple[int, int]]:

@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 from asr_service.api.app import create_app
 from asr_service.observability.metrics import Metrics
 from asr_service.settings import Settings, variables
-from tests.fakes import FakeDecoder, FakeEngine
+from tests.fakes import FakeDecoder, FakeEngine, FakeListener
 from tests.unit.deploy.kustomize import KUBERNETES, OVERLAYS, Manifest, only, read, rendered
 
 VERSIONS = ("1.31.0", "1.34.0", "1.37.0")
@@ -82,7 +82,7 @@ def test_probes_ask_for_paths_that_there_are() -> None:
     monitor = only(read(KUBERNETES / "components" / "monitoring" / "servicemonitor.yaml"), "ServiceMonitor")
     paths = {found[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
     paths |= {endpoint["path"] for endpoint in monitor["spec"]["endpoints"]}
-    app = create_app(Settings(), FakeEngine(), FakeDecoder(), Metrics())
+    app = create_app(Settings(), FakeEngine(), FakeDecoder(), Metrics(), listener=FakeListener())
 
     assert paths == {"/livez", "/readyz", "/metrics"}
     assert paths <= set(app.openapi()["paths"])

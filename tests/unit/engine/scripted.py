@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_service.domain import ModelInfo, Token, WindowOptions
+from asr_service.domain import ModelInfo, Priority, Token, WindowOptions
 from asr_service.engine.messages import Submit
 from asr_service.models.base import Admitted, Features, NewSequence
 
@@ -39,6 +39,9 @@ class ScriptedRunner:
 
     def max_new_tokens(self, options: WindowOptions) -> int:
         return self._room
+
+    def prefix(self, options: WindowOptions) -> list[int]:
+        return [int(token) for token in options.prefix.split()]
 
     def encoder_frames(self, features: Features, *, exact: bool = False) -> int:
         return self.exact_frames if exact and self.exact_frames else int(features.log_mel.shape[1])
@@ -92,6 +95,12 @@ def features(key: float, frames: int = 100) -> Features:
 
 
 def submit(
-    sequence_id: int, request_id: str = "r", *, language: str | None = None, deadline_ms: float | None = None
+    sequence_id: int,
+    request_id: str = "r",
+    *,
+    language: str | None = None,
+    prefix: str = "",
+    deadline_ms: float | None = None,
+    priority: Priority = Priority.NORMAL,
 ) -> Submit:
-    return Submit(sequence_id, request_id, b"", WindowOptions(language), deadline_ms)
+    return Submit(sequence_id, request_id, b"", WindowOptions(language, prefix=prefix), deadline_ms, priority)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asr_service.domain import Priority
 from asr_service.engine.core import EngineCore
 from asr_service.engine.messages import Cancel, Failed, Finished, FromEngine, Started, Stats
 from tests.unit.engine.scripted import STOP, ScriptedRunner, features, submit
@@ -290,3 +291,31 @@ def test_whatever_arrives_whenever_each_window_ends_once_with_its_own_text(
     assert must_end <= set(ended)
     assert {i for i, fate in enumerate(fates) if fate == "result"} <= set(engine.texts())
     assert all(fates[message.id] != "result" for message in engine.of(Failed))
+
+
+def test_a_text_goes_on_from_its_prefix() -> None:
+    engine = Engine(ScriptedRunner({1.0: script(7, 8), 2.0: script()}))
+    engine.core.submit(submit(1, prefix="5 6"), features(1.0))
+    engine.core.submit(submit(2, prefix="5 6"), features(2.0))
+    engine.run()
+    assert engine.texts() == {1: "5 6 7 8", 2: "5 6"}
+
+
+def test_a_draft_that_waits_is_told_that_a_newer_one_has_come() -> None:
+    engine = Engine(ScriptedRunner({1.0: script(*range(1, 9)), 2.0: script(5)}, slots=1))
+    engine.core.submit(submit(1, "file"), features(1.0))
+    engine.core.step()
+    for i in (2, 3):
+        engine.core.submit(submit(i, "session", priority=Priority.DRAFT), features(2.0))
+    assert [(message.id, message.code) for message in engine.of(Failed)] == [(2, "superseded")]
+    engine.run()
+    assert engine.texts().keys() == {1, 3}
+
+
+def test_a_draft_that_runs_away_is_not_tried_again() -> None:
+    engine = Engine(ScriptedRunner({1.0: script(*[5] * 200)}))
+    engine.runner.exact_frames = 300
+    engine.core.submit(submit(1, priority=Priority.DRAFT), features(1.0))
+    engine.run()
+    assert engine.runner.encoded == [[1.0]]
+    assert engine.of(Finished)[0].guard is not None

@@ -52,12 +52,13 @@ def tokens_in_batch(
     *,
     arrivals: Sequence[int] | None = None,
     languages: Sequence[str | None] | None = None,
+    options: Sequence[WindowOptions] | None = None,
     limit: int = 10_000,
 ) -> tuple[list[list[int]], list[str | None]]:
     """Tokens (without the stop id) and languages of each window.
 
-    Window i is submitted before engine step arrivals[i]; all at once where that is None. The guard is off: it is the
-    model that is compared.
+    Window i is submitted before engine step arrivals[i]; all at once where that is None. A prefix is among its tokens.
+    The guard is off: it is the model that is compared.
     """
     recorder = Recorder(runner, limit)
     sent: list[FromEngine] = []
@@ -68,8 +69,8 @@ def tokens_in_batch(
         for i, window in enumerate(windows):
             if due[i] == step:
                 features = window if isinstance(window, Features) else runner.features(window)
-                options = WindowOptions(languages[i] if languages else None)
-                core.submit(Submit(i, f"request {i}", b"", options), features)
+                own = options[i] if options else WindowOptions(languages[i] if languages else None)
+                core.submit(Submit(i, f"request {i}", b"", own), features)
         core.step()
         step += 1
     assert not [message for message in sent if isinstance(message, Failed)]

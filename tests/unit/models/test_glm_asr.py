@@ -82,6 +82,24 @@ def test_the_prompt_is_the_reference_processors(
     assert before[0] == 59253
 
 
+def test_a_text_goes_on_from_its_prefix_as_in_transformers(
+    processor: GlmAsrProcessor, references: list[Reference]
+) -> None:
+    reference = references[0]
+    prefix = "He said that"
+    inputs = processor.apply_transcription_request(noise(3.1).astype(np.float32) / 32768)
+    ids = processor.tokenizer(prefix, add_special_tokens=False)["input_ids"]
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([ids])], dim=1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    with torch.inference_mode():
+        answer = reference.model.generate(**inputs, do_sample=False, max_new_tokens=LIMIT)
+    expected = answer[0, inputs["input_ids"].shape[1] :].tolist()
+    options = [WindowOptions(prefix=prefix), WindowOptions()]
+    (tokens, plain), _ = tokens_in_batch(reference.runner, [noise(3.1)] * 2, options=options, limit=LIMIT)
+    assert tokens == [*ids, *(expected[:-1] if expected[-1] in STOP_IDS else expected)]
+    assert plain == reference.tokens(3.1)
+
+
 def test_a_prompt_that_is_too_long_is_shortened_and_the_slot_still_holds_an_answer(references: list[Reference]) -> None:
     assert references[0].runner.max_new_tokens(WindowOptions(prompt="word " * 5_000)) >= 400
 

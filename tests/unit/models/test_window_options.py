@@ -216,3 +216,43 @@ def test_glm_asr_is_led_towards_hotwords_from_its_first_token_on(glm_runner: Glm
     assert led.details[0].id != first
     assert led.details[0].data.decode().strip() in ("", *hotwords)
     assert beside.text == plain.text
+
+
+@pytest.mark.parametrize("prompt", [None, "As was said before."])
+@torch.inference_mode()
+def test_whisper_goes_on_from_a_prefix_as_transformers_does(
+    prompt: str | None, whisper_runner: WhisperRunner, whisper_reference: WhisperForConditionalGeneration
+) -> None:
+    """In one batch with others, whose prompts have other lengths."""
+    path = CLIPS["en/quick_brown_fox"]
+    (whole,) = say(whisper_runner, [path], [WindowOptions("en", prompt)])
+    words = whole.text.split()
+    prefixes = [" ".join(words[:count]) for count in (1, len(words) // 2, len(words))]
+    answers = say(
+        whisper_runner,
+        [path] * (len(prefixes) + 1),
+        [*(WindowOptions("en", prompt, prefix=prefix) for prefix in prefixes), WindowOptions("en", prompt)],
+    )
+    config = whisper_reference.generation_config
+    before = [50361, *whisper_runner.spell(prompt)[0]] if prompt else []
+    start = [config.decoder_start_token_id, config.lang_to_id["<|en|>"], config.task_to_id["transcribe"]]
+    features = torch.from_numpy(whisper_runner.features(load_pcm(path)).log_mel)[None]
+    states = whisper_reference.get_encoder()(features)
+    for prefix, answer in zip(prefixes, answers, strict=False):
+        ids = [*before, *start, config.no_timestamps_token_id, *whisper_runner.spell(prefix)[0]]
+        while ids[-1] not in whisper_runner.stop_ids:
+            logits = whisper_reference(encoder_outputs=states, decoder_input_ids=torch.tensor([ids])).logits[0, -1]
+            logits[config.suppress_tokens] = float("-inf")
+            ids.append(int(logits.argmax()))
+        expected = whisper_runner.text(ids[len(before) + len(start) + 1 : -1])
+        assert answer.text == expected
+        assert answer.text.startswith(prefix)
+    assert answers[-1].text == whole.text
+
+
+def test_a_finished_text_as_prefix_says_nothing_more(whisper_runner: WhisperRunner) -> None:
+    paths = [CLIPS["en/quick_brown_fox"], CLIPS["zh/pangrama"]]
+    texts = [answer.text for answer in say(whisper_runner, paths, [WindowOptions("en"), WindowOptions("zh")])]
+    again = say(whisper_runner, paths, [WindowOptions("en", prefix=texts[0]), WindowOptions("zh", prefix=texts[1])])
+    assert [answer.text for answer in again] == texts
+    assert [answer.tokens for answer in again] == [0, 0]
