@@ -88,7 +88,8 @@ class WindowOptions:
     hotwords: names and terms that are made likelier. words: find the times of words. logprobs: report what each token
     was worth. timestamps: let the model write when each piece of its text begins and ends, where it can. no_speech:
     report how likely the model thinks that nobody speaks, where it can. prefix: what the text begins with, as if the
-    model had written it; whole words.
+    model had written it; whole words. guess: how it may go on from there; right or wrong, it changes nothing but the
+    time that it takes.
     """
 
     language: str | None = None
@@ -101,6 +102,7 @@ class WindowOptions:
     timestamps: bool = False
     no_speech: bool = False
     prefix: str = ""
+    guess: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,10 +127,19 @@ class EngineCore:
         for sequence, result in zip(batch, admitted, strict=True):
             self._start(sequence, result)
         for sequence, result in zip(batch, admitted, strict=True):
-            self._take(sequence, result.token)
+            # The last of them may be a stop, and the guard may say stop before.
+            any(self._take(sequence, token) for token in result.tokens)
 
     def _encode(self, batch: list[Sequence]) -> list[Admitted]:
-        inputs = [NewSequence(sequence.features, sequence.options, exact=sequence.exact) for sequence in batch]
+        inputs = [
+            NewSequence(
+                sequence.features,
+                sequence.options,
+                exact=sequence.exact,
+                draft_of=sequence.request_id if sequence.priority is Priority.DRAFT else None,
+            )
+            for sequence in batch
+        ]
         return self._runner.admit(len(self._scheduler.running), inputs)
 
     def _start(self, sequence: Sequence, result: Admitted) -> None:
@@ -175,15 +184,16 @@ class EngineCore:
         if self._is_fatal(error):
             raise error
 
-    def _take(self, sequence: Sequence, token: int) -> None:
-        """Add a token to a running sequence, and finish it when it is complete."""
+    def _take(self, sequence: Sequence, token: int) -> bool:
+        """Add a token to a running sequence, and finish it when it is complete. True: it no longer runs."""
         self._counters.tokens += 1
         if token not in self._runner.stop_ids:
             if not sequence.guard.push(token):
-                return
+                return False
             if self._try_exactly(sequence):
-                return
+                return True
         self._finish(sequence)
+        return True
 
     def _try_exactly(self, sequence: Sequence) -> bool:
         """Begin a sequence again that the guard has stopped, if the exact encoder may do better."""

@@ -37,17 +37,20 @@ class NewSequence:
     options: WindowOptions
     exact: bool = False
     """Encode the whole padded window, whatever the runner's own way is."""
+    draft_of: str | None = None
+    """The request whose window this is as far as it has been spoken: the next one may be the same with more behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A sequence that has its row: the language in effect (None where the model has none) and its first token.
+    """A sequence that has its row: the language in effect (None where the model has none) and its first tokens: one,
+    or more where a guess was right.
 
     no_speech_prob: how likely the model thinks that nobody speaks, where it can and the options ask for that.
     """
 
     language: str | None
-    token: int
+    tokens: tuple[int, ...]
     no_speech_prob: float | None = None
 
 

@@ -13,6 +13,10 @@ cache serves every clip.
 The cached keys of a layer are few, since those of silence lie close together (`models.silence`).
 
 A clip that is encoded exactly has all frames of the window as its own, and no silence after them: the reference.
+
+Live speech is encoded again and again while it grows. What lies more than a second before its end hardly changes any
+more either: a draft takes the keys, values and states of those frames from the draft before (`Past`) and computes only
+the rest (`models.drafts`).
 """
 
 from collections.abc import Callable, Sequence
@@ -33,6 +37,9 @@ _MARGIN_FRAMES = 100
 """Feature frames of padding that a clip carries as its own (1 s), where speech and silence still mix. Half a second is
 faster by a tenth and costs 0.3 points of word error rate (benchmarks/RESULTS.md)."""
 
+_STEM_LEAD = 2
+"""Encoder frames to the left that the two convolutions reach back to."""
+
 _SCORES_AT_ONCE = 400_000
 """Scores a head that a CPU computes in one piece. Plain matrix products over pieces of this size stay in its caches,
 and take 25 ms for a whole window and layer of Whisper base in bfloat16, where the fused kernel takes 35 to 42."""
@@ -49,11 +56,44 @@ class EncoderLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """The first frames of a clip as they were when less of it had been heard.
+
+    layers: keys and values [heads, frames, head_dim] of each; states: final ones [frames, width].
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    states: Tensor
+
+    @property
+    def frames(self) -> int:
+        return len(self.states)
+
+    @property
+    def nbytes(self) -> int:
+        return self.states.nbytes + sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
+    def first(self, frames: int) -> "Past":
+        """A copy of the first so many frames."""
+        layers = [(keys[:, :frames].clone(), values[:, :frames].clone()) for keys, values in self.layers]
+        return Past(layers, self.states[:frames].clone())
+
+
+@dataclass(frozen=True, slots=True)
 class Clip:
-    """One window for the encoder: padded features [mel bins, frames] and how many encoder frames are its own."""
+    """One window for the encoder: padded features [mel bins, frames] and how many encoder frames are its own.
+
+    past: what need not be computed of them.
+    """
 
     log_mel: Tensor
     own: int
+    past: Past | None = None
+
+    @property
+    def known(self) -> int:
+        """Frames that are taken from its past."""
+        return 0 if self.past is None else self.past.frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +127,21 @@ class AudioEncoder:
 
     def __call__(self, clips: Sequence[Clip], silence: SilenceCache | None = None) -> list[Tensor]:
         """Final states [own, width] of each clip."""
-        return list(self._run(clips, silence).split([clip.own for clip in clips]))
+        return self._run(clips, silence)
+
+    def with_pasts(self, clips: Sequence[Clip], silence: SilenceCache | None) -> list[Past]:
+        """All that is known of each clip now: its final states, and the keys and values of every layer."""
+        layers: list[list[tuple[Tensor, Tensor]]] = [[] for _ in clips]
+        states = self._run(clips, silence, lambda clip, keys, values: layers[clip].append((keys, values)))
+        return [Past(own, final) for own, final in zip(layers, states, strict=True)]
 
     def silence(self, padding: Tensor) -> SilenceCache:
         """The cache for a window [mel bins, frames] of nothing but padding."""
         layers: list[SilentTail] = []
-        states = self._run(
+        (states,) = self._run(
             [Clip(padding, padding.shape[1] // 2)],
             None,
-            lambda keys, values: layers.append(SilentTail.of(keys, values)),
+            lambda clip, keys, values: layers.append(SilentTail.of(keys, values)),
         )
         return SilenceCache(layers, states)
 
@@ -103,12 +149,16 @@ class AudioEncoder:
         self,
         clips: Sequence[Clip],
         silence: SilenceCache | None,
-        keep: Callable[[Tensor, Tensor], None] = lambda keys, values: None,
-    ) -> Tensor:
-        """Packed states [sum of own, width]. `keep` sees keys and values [heads, own, head_dim] of the last clip."""
-        lengths = [clip.own for clip in clips]
+        keep: Callable[[int, Tensor, Tensor], None] = lambda clip, keys, values: None,
+    ) -> list[Tensor]:
+        """Final states [own, width] of each clip. `keep` sees every layer's keys and values [heads, own, head_dim] of
+        each clip, by its place.
+        """
+        lengths = [clip.own - clip.known for clip in clips]
         x = torch.cat([self._stem(clip) for clip in clips])
-        rotary = None if self._rotary is None else [torch.cat([t[:n] for n in lengths]) for t in self._rotary]
+        rotary = None
+        if self._rotary is not None:
+            rotary = [torch.cat([table[clip.known : clip.own] for clip in clips]) for table in self._rotary]
         for index, layer in enumerate(self._layers):
             # [heads, packed frames, head_dim] each
             parts = layer.qkv(layer.norm(x)).chunk(3, dim=-1)
@@ -116,23 +166,32 @@ class AudioEncoder:
             if rotary is not None:
                 query, keys = rotate(query, *rotary), rotate(keys, *rotary)
             start, mixed = 0, []
-            for n in lengths:
+            for place, (clip, n) in enumerate(zip(clips, lengths, strict=True)):
                 span = slice(start, start + n)
                 own = keys[:, span], values[:, span]
+                if clip.past is not None:
+                    before = clip.past.layers[index]
+                    own = torch.cat([before[0], own[0]], dim=1), torch.cat([before[1], own[1]], dim=1)
                 mixed.append(_attend(query[:, span], *own, None if silence is None else silence.layers[index]))
+                keep(place, *own)
                 start += n
-            keep(*own)
             x = layer.out(merge_heads(torch.cat(mixed, dim=1)[None])[0], residual=x)
             x = layer.fc2(layer.fc1(layer.mlp_norm(x), "gelu"), residual=x)
-        return self._norm(x)
+        states = self._norm(x).split(lengths)
+        return [
+            own if clip.past is None else torch.cat([clip.past.states, own])
+            for clip, own in zip(clips, states, strict=True)
+        ]
 
     def _stem(self, clip: Clip) -> Tensor:
-        """Convolutions of the frames that the clip's own states depend on, and their positions: [own, width]."""
-        x = clip.log_mel[None, :, : 2 * clip.own + 2]
+        """Convolutions of the frames that a clip has anew, and their positions: [own - known, width]."""
+        # The first frames of what is cut out have no neighbours to their left: they are computed to be dropped.
+        lead = min(_STEM_LEAD, clip.known)
+        x = clip.log_mel[None, :, 2 * (clip.known - lead) : 2 * clip.own + 2]
         for convolution in self._convolutions:
             x = convolution(x)
-        x = x[0, :, : clip.own].T
-        return x if self._positions is None else x + self._positions[: clip.own]
+        x = x[0, :, lead : lead + clip.own - clip.known].T
+        return x if self._positions is None else x + self._positions[clip.known : clip.own]
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, silence: SilentTail | None) -> Tensor:

@@ -218,7 +218,7 @@ class GlmAsrRunner:
             for sequence, states in zip(batch, self._encoder(clips, self._silence), strict=True)
         ]
         self._rows.begin(first_row, [sequence.options for sequence in batch])
-        return [Admitted(None, token) for token in self._prefill(rows, prompts)]
+        return [Admitted(None, (token,)) for token in self._prefill(rows, prompts)]
 
     @torch.inference_mode()
     def decode(self, first_row: int, count: int) -> list[int]:

@@ -59,6 +59,10 @@ class Sampler:
             times,
         )
 
+    def is_plain(self, row: int) -> bool:
+        """Whether `row` has no wishes."""
+        return self._wishes[row] is None
+
     def move(self, source: int, target: int) -> None:
         self._wishes[target], self._wishes[source] = self._wishes[source], None
 
@@ -162,6 +166,10 @@ class Rows:
         """From the next token on, let rows first_row, first_row + 1, … choose by these options."""
         for row, row_options in enumerate(options, first_row):
             self._sampler.begin(row, row_options)
+
+    def is_plain(self, row: int) -> bool:
+        """Whether `row` says its likeliest token, and nothing is kept of it."""
+        return self._sampler.is_plain(row)
 
     def reset(self, rows: slice) -> Tensor:
         """Start `rows` anew; returns their positions, all zero."""

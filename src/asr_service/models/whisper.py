@@ -15,8 +15,10 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 
 from asr_service.domain import ModelInfo, Part, Token, WindowOptions
 from asr_service.models.base import Admitted, Features, NewSequence
+from asr_service.models.drafts import DraftMemory
 from asr_service.models.encoder import (
     AudioEncoder,
+    Clip,
     SilenceCache,
     clip_of,
     own_frames,
@@ -112,6 +114,7 @@ class WhisperRunner:
         self._own = torch.zeros(slots, dtype=torch.long, device=self.device)
         self._own_lengths = [0] * slots
         self._silence: SilenceCache | None = None
+        self._drafts = DraftMemory()
         self._tails: list[SilentTail] = []
         if not self._exact:
             self._remember_silence(config.num_mel_bins)
@@ -160,7 +163,7 @@ class WhisperRunner:
         rows = slice(first_row, first_row + len(batch))
         clips = [clip_of(s.features, exact=s.exact or self._exact, dtype=self.dtype, device=self.device) for s in batch]
         self._fit_cross_cache(first_row, [clip.own for clip in clips])
-        for row, (clip, states) in enumerate(zip(clips, self._encoder(clips, self._silence), strict=True), first_row):
+        for row, (clip, states) in enumerate(zip(clips, self._encode(batch, clips), strict=True), first_row):
             self._own[row] = self._own_lengths[row] = clip.own
             for index in range(len(self._decoder.layers)):
                 self._cross_cache.write_prefix(index, slice(row, row + 1), *self._decoder.cross(index, states))
@@ -170,9 +173,23 @@ class WhisperRunner:
         self._rows.begin(first_row, options)
         tokens, no_speech = self._prefill(rows, prompts, options)
         return [
-            Admitted(language, token, no_speech.get(i))
-            for i, (language, token) in enumerate(zip(languages, tokens, strict=True))
+            Admitted(language, tuple(own), no_speech.get(i))
+            for i, (language, own) in enumerate(zip(languages, tokens, strict=True))
         ]
+
+    def _encode(self, batch: Sequence[NewSequence], clips: list[Clip]) -> list[Tensor]:
+        """States of each clip. Drafts go on from the drafts before them, where the encoder's cache is relied upon."""
+        if self._silence is None or not any(sequence.draft_of for sequence in batch):
+            return self._encoder(clips, self._silence)
+        clips = [
+            clip if sequence.draft_of is None else self._drafts.recall(sequence.draft_of, clip)
+            for sequence, clip in zip(batch, clips, strict=True)
+        ]
+        pasts = self._encoder.with_pasts(clips, self._silence)
+        for sequence, clip, past in zip(batch, clips, pasts, strict=True):
+            if sequence.draft_of is not None:
+                self._drafts.remember(sequence.draft_of, clip, sequence.features.frames // 2, past)
+        return [past.states for past in pasts]
 
     @torch.inference_mode()
     def decode(self, first_row: int, count: int) -> list[int]:
@@ -322,16 +339,28 @@ class WhisperRunner:
 
     def _prefill(
         self, rows: slice, prompts: list[list[int]], options: list[WindowOptions]
-    ) -> tuple[list[int], dict[int, float]]:
-        """Fill the caches of `rows` from position 0. Returns each row's first new token and, by their places among
+    ) -> tuple[list[list[int]], dict[int, float]]:
+        """Fill the caches of `rows` from position 0. Returns each row's first new tokens and, by their places among
         them, how likely it is that nobody speaks in those whose options ask for that.
+
+        What rows are guessed to say is read together with their prompts, which shows how much of it they would have
+        said themselves.
         """
         lengths = [len(prompt) for prompt in prompts]
-        longest = max(lengths)
-        padded = [prompt + prompt[-1:] * (longest - len(prompt)) for prompt in prompts]
+        guesses = [
+            self._tokens.guess(own) if self._rows.is_plain(row) else [] for row, own in enumerate(options, rows.start)
+        ]
+        read = [prompt + guess for prompt, guess in zip(prompts, guesses, strict=True)]
+        longest = max(map(len, read))
+        padded = [tokens + tokens[-1:] * (longest - len(tokens)) for tokens in read]
         start = self._rows.reset(rows)
         hidden = self._first_pass(rows, torch.tensor(padded, device=self.device), start)
-        last = hidden[torch.arange(len(prompts)), torch.tensor(lengths) - 1]
+        # Of each row, the states from which its next token follows, and each after a token that is guessed.
+        counts = [1 + len(guess) for guess in guesses]
+        firsts = [sum(counts[:i]) for i in range(len(counts))]
+        places = [length - 1 + i for length, count in zip(lengths, counts, strict=True) for i in range(count)]
+        owners = [i for i, count in enumerate(counts) for _ in range(count)]
+        last = hidden[torch.tensor(owners), torch.tensor(places)]
         doubtful = [i for i, own in enumerate(options) if own.no_speech]
         # The text before a window may itself spell a start token.
         starts = [lengths[i] - 1 - prompts[i][::-1].index(self._tokens.start_id) for i in doubtful]
@@ -339,9 +368,16 @@ class WhisperRunner:
         logits, logits_begun = self._head(torch.cat([last, begun])).split([len(last), len(begun)])
         no_speech = dict(zip(doubtful, self._no_speech(begun, logits_begun), strict=True)) if doubtful else {}
         # A text that goes on may end at once.
-        new = torch.tensor([i for i, own in enumerate(options) if not own.prefix], dtype=torch.long)
+        new = torch.tensor(
+            [first for first, own in zip(firsts, options, strict=True) if not own.prefix], dtype=torch.long
+        )
         logits[new[:, None], self._tokens.suppressed_first] = float("-inf")
-        return self._rows.advance(rows, logits, lengths), no_speech
+        right = _right(guesses, logits, firsts)
+        chosen = [first + count for first, count in zip(firsts, right, strict=True)]
+        consumed = [length + count for length, count in zip(lengths, right, strict=True)]
+        next_tokens = self._rows.advance(rows, logits[chosen] if any(guesses) else logits, consumed)
+        tokens = [[*guess[:n], token] for guess, n, token in zip(guesses, right, next_tokens, strict=True)]
+        return tokens, no_speech
 
     def _no_speech(self, hidden: Tensor, logits: Tensor) -> list[float]:
         """What the model gives to its token for no speech, from states [rows, width] after the start token and their
@@ -368,3 +404,15 @@ class WhisperRunner:
         codes = list(self._tokens.language_ids)
         ids = torch.tensor(list(self._tokens.language_ids.values()), device=self.device)
         return [codes[i] for i in self._head(hidden)[:, ids].max(dim=-1).indices.tolist()]
+
+
+def _right(guesses: list[list[int]], logits: Tensor, firsts: list[int]) -> list[int]:
+    """How many tokens at the beginning of each guess are the likeliest, from logits [all rows' places, vocabulary]."""
+    if not any(guesses):
+        return [0] * len(guesses)
+    best: list[int] = logits.max(dim=-1).indices.tolist()
+    right = []
+    for guess, first in zip(guesses, firsts, strict=True):
+        said = best[first : first + len(guess)]
+        right.append(next((i for i, (a, b) in enumerate(zip(guess, said, strict=True)) if a != b), len(guess)))
+    return right

@@ -60,6 +60,11 @@ class WhisperTokens:
         """The tokens of what the text begins with."""
         return self.spell(options.prefix)[0] if options.prefix else []
 
+    def guess(self, options: WindowOptions) -> list[int]:
+        """The tokens with which the text may go on from its prefix; none where they cannot be told apart."""
+        prefix, whole = self.prefix(options), self.spell(options.prefix + options.guess)[0] if options.guess else []
+        return whole[len(prefix) :] if whole[: len(prefix)] == prefix else []
+
     def room(self, options: WindowOptions) -> int:
         """How many tokens fit behind the prompt."""
         return self._max_length - len(self.prompt(options, ENGLISH))

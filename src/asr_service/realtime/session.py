@@ -291,6 +291,7 @@ class Session:
             language=self.options.language or utterance.language,
             words=self.options.words and priority is Priority.FINAL,
             prefix=piece.text.settled,
+            guess=piece.text.unsettled,
         )
         pcm = self._stream.pcm(piece.start_sample, end_sample)
         if priority is Priority.DRAFT:

@@ -56,7 +56,7 @@ class ScriptedRunner:
         for row, (key, script) in enumerate(zip(keys, scripts, strict=True), first_row):
             self.rows[row] = (key, script, 1)
         return [
-            Admitted(sequence.options.language or "en", script[0])
+            Admitted(sequence.options.language or "en", (script[0],))
             for sequence, script in zip(batch, scripts, strict=True)
         ]
 

@@ -20,7 +20,7 @@ class TimedRunner(ScriptedRunner):
     def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:
         admitted = super().admit(first_row, batch)
         return [
-            Admitted(row.language, row.token, new.features.duration_s / 10 if new.options.no_speech else None)
+            Admitted(row.language, row.tokens, new.features.duration_s / 10 if new.options.no_speech else None)
             for row, new in zip(admitted, batch, strict=True)
         ]
 

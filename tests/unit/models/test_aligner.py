@@ -131,7 +131,7 @@ def test_the_served_model_aligns_on_its_own_rows_and_leaves_them_as_they_are(run
 
     def said(aligner: AttentionAligner | None) -> tuple[list[int], tuple[Word, ...]]:
         batch = [NewSequence(other, WindowOptions("en")), NewSequence(features, WindowOptions("en"))]
-        tokens = [[admitted.token] for admitted in runner.admit(0, batch)]
+        tokens = [[*admitted.tokens] for admitted in runner.admit(0, batch)]
         words: tuple[Word, ...] = ()
         for _ in range(12):
             if aligner is not None:

@@ -219,7 +219,7 @@ def test_random_checkpoints_write_the_times_that_the_rules_of_transformers_let_t
         runner = WhisperRunner(model, tokenizer, extractor, name="w", slots=2, started=0.0, exact_encoder=True)
         features = runner.features(window)
         batch = [NewSequence(runner.features(window[:16_000]), TIMES), NewSequence(features, TIMES)]
-        tokens = [runner.admit(0, batch)[1].token]
+        tokens = list(runner.admit(0, batch)[1].tokens)
         while len(tokens) < 40 and tokens[-1] not in runner.stop_ids:
             tokens.append(runner.decode(0, 2)[1])
         assert tokens == greedy(model, torch.from_numpy(features.log_mel)[None], 40)

@@ -102,7 +102,7 @@ def test_a_prompt_is_previous_text_as_in_transformers(
             reference._features(path), language="en", task="transcribe", prompt_ids=prompt_ids
         )[0].tolist()
     sequence = NewSequence(whisper_runner.features(load_pcm(path)), WindowOptions("en", prompt))
-    tokens = [whisper_runner.admit(0, [sequence])[0].token]
+    tokens = list(whisper_runner.admit(0, [sequence])[0].tokens)
     while tokens[-1] not in whisper_runner.stop_ids:
         tokens += whisper_runner.decode(0, 1)
     assert answer[-len(tokens) + 1 :] == tokens[:-1]

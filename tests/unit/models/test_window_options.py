@@ -256,3 +256,41 @@ def test_a_finished_text_as_prefix_says_nothing_more(whisper_runner: WhisperRunn
     again = say(whisper_runner, paths, [WindowOptions("en", prefix=texts[0]), WindowOptions("zh", prefix=texts[1])])
     assert [answer.text for answer in again] == texts
     assert [answer.tokens for answer in again] == [0, 0]
+
+
+@pytest.mark.parametrize("prefix_words", [0, 3])
+def test_a_guess_changes_no_text_and_is_not_computed_again_where_it_is_right(
+    prefix_words: int, whisper_runner: WhisperRunner
+) -> None:
+    path = CLIPS["en/quick_brown_fox"]
+    (plain,) = say(whisper_runner, [path], [WindowOptions("en")])
+    words = plain.text.split(" ")
+    prefix, rest = " ".join(words[:prefix_words]), " ".join(words[prefix_words:])
+    lead = " " if prefix else ""
+    guesses = [
+        lead + rest,
+        lead + " ".join(words[prefix_words : prefix_words + 3]),
+        lead + " ".join(words[prefix_words : prefix_words + 2]) + " elephant in the room",
+        lead + "Something else",
+        lead + rest + " And then some more.",
+        "",
+    ]
+    options = [WindowOptions("en", prefix=prefix, guess=guess) for guess in guesses]
+    answers = say(whisper_runner, [path] * len(guesses), options)
+    assert [answer.text for answer in answers] == [plain.text] * len(guesses)
+    steps = [answer.timings.decode_steps for answer in answers]
+    assert steps[0] == 0
+    assert steps[0] < steps[1] < steps[5]
+    assert steps[3] == steps[5] == answers[5].tokens
+    assert len({answer.tokens for answer in answers}) == 1
+
+
+def test_a_guess_counts_for_nothing_where_tokens_are_drawn_or_counted(whisper_runner: WhisperRunner) -> None:
+    path = CLIPS["en/quick_brown_fox"]
+    (plain, guessed) = say(
+        whisper_runner,
+        [path] * 2,
+        [WindowOptions("en", logprobs=True), WindowOptions("en", logprobs=True, guess="The quick brown")],
+    )
+    assert [token.id for token in guessed.details] == [token.id for token in plain.details]
+    assert guessed.timings.decode_steps == plain.timings.decode_steps
