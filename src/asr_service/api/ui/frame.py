@@ -16,10 +16,10 @@ from typing import Any
 import fastapi
 import gradio as gr
 
+# Made relative in the end, so that the page works under any name, and behind a proxy that adds a prefix.
 _ORIGIN = "http://asr.invalid"
 _MOUNT = "/ui"
 TITLE = "asr-service"
-# Addresses are relative, so that the page works behind a proxy that adds a prefix.
 _HEAD = """\
 <meta name="color-scheme" content="light dark">
 <meta name="robots" content="noindex">
@@ -66,7 +66,6 @@ def application() -> fastapi.FastAPI:
         blocks(),
         path=_MOUNT,
         theme=theme(),
-        head=_HEAD,
         footer_links=[],
         ssr_mode=False,
         enable_monitoring=False,
@@ -82,8 +81,10 @@ def render() -> dict[str, str]:
     """The page's `html`, and `theme` as a style sheet."""
     app = application()
     html = asyncio.run(_get(app, f"{_MOUNT}/"))
+    html = _UNWANTED.sub("", html.replace(f"{_ORIGIN}{_MOUNT}", "./"))
     return {
-        "html": _UNWANTED.sub("", html.replace(f"{_ORIGIN}{_MOUNT}", "./")),
+        # Not through gradio, whose script would add it late.
+        "html": html.replace("</head>", f"{_HEAD}</head>", 1),
         "theme": asyncio.run(_get(app, f"{_MOUNT}/theme.css")),
     }
 
