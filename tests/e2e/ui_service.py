@@ -26,7 +26,9 @@ from tests.e2e.scripted_realtime import realtime
 from tests.fakes import FakeDecoder
 
 SENTENCES = ("Good morning.", "The meeting begins at nine <b>sharp</b>.", "Thank you & goodbye.")
-MODEL = ModelInfo("scripted", "whisper", "cpu", "float32", ("en", "de", "zh"), 4, 0, 0.0, translates=True, word_times=True)
+MODEL = ModelInfo(
+    "scripted", "whisper", "cpu", "float32", ("en", "de", "zh"), 4, 0, 0.0, translates=True, word_times=True
+)
 
 
 class ScriptedEngine:
