@@ -1,6 +1,6 @@
 """The login of the page, and for which requests its cookie counts: never for those of another site."""
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from asr_service.api import cookies
 from asr_service.auth import key_store
 from asr_service.auth.grants import Limits
+from asr_service.callers import Scope
 from asr_service.observability.metrics import Metrics
 from tests.api.conftest import Serve
 from tests.fakes import FakeEngine, result
@@ -32,12 +33,12 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     path = tmp_path_factory.mktemp("login") / "keys.json"
-    names = {"web": "transcribe", "other": "transcribe", "prometheus": "metrics"}
-    keys = [key_store.create(path, name, [scope], Limits(), None)[0] for name, scope in names.items()]  # type: ignore[list-item]
+    names: dict[str, Scope] = {"web": "transcribe", "other": "transcribe", "prometheus": "metrics"}
+    keys = [key_store.create(path, name, [scope], Limits(), None)[0] for name, scope in names.items()]
     auth = {"mode": "required", "keys_file": path, "jwt": {"secret": SECRET}}
-    yield World({"auth": auth, "rate_limit": {"failed_logins_per_minute": 3}}, path, *keys)
+    return World({"auth": auth, "rate_limit": {"failed_logins_per_minute": 3}}, path, *keys)
 
 
 def cookie(credential: str, **headers: str) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
     python -m tests.e2e.ui_service
 
-Recordings are decoded for real; each window gets one sentence after the other. A recording whose sentences are to come one
-by one is held at each until somebody asks for GET /go.
+Every recording has three windows of a second, and each of them a sentence. With the language `de`, each waits for
+somebody to POST /go.
 """
 
 import asyncio
@@ -15,10 +15,9 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
 
 from asr_service.api.app import create_app
-from asr_service.domain import ModelInfo, Word, WindowOptions, WindowResult, WindowTimings
+from asr_service.domain import ModelInfo, WindowOptions, WindowResult, WindowTimings, Word
 from asr_service.observability import logs
 from asr_service.observability.metrics import Metrics
 from asr_service.settings import Settings
@@ -39,7 +38,6 @@ class ScriptedEngine:
 
     def __init__(self) -> None:
         self.go = asyncio.Semaphore(0)
-        self._said = 0
 
     async def start(self) -> None:
         """There is nothing to start."""

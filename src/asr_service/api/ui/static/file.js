@@ -102,7 +102,7 @@ export class FileTab {
     if (this.media) URL.revokeObjectURL(this.media.src);
     this.place.replaceChildren();
     this.media = null;
-    if (this.file === null) return;
+    if (this.file === null || this.file.size === 0) return;
     const tag = this.file.type.startsWith("video/") ? "video" : "audio";
     this.media = make(tag, { controls: true, preload: "metadata", playsInline: true, src: URL.createObjectURL(this.file) });
     label(this.media, "file");

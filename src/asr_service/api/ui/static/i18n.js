@@ -84,7 +84,7 @@ export function languageName(code) {
 }
 
 function refresh() {
-  document.documentElement.lang = LANGUAGES[current].tag;
+  nameDocument();
   for (const node of document.querySelectorAll("[data-say]")) say(node, node.dataset.say, JSON.parse(node.dataset.sayValues));
   for (const node of document.querySelectorAll("[data-label]")) {
     label(node, node.dataset.label, JSON.parse(node.dataset.labelValues));
@@ -92,4 +92,11 @@ function refresh() {
   for (const listener of listeners) listener();
 }
 
-document.documentElement.lang = LANGUAGES[current].tag;
+function nameDocument() {
+  const { tag } = LANGUAGES[current];
+  if (document.documentElement.lang !== tag) document.documentElement.lang = tag;
+}
+
+nameDocument();
+// The frame writes the browser's language there, which may be another one.
+new MutationObserver(nameDocument).observe(document.documentElement, { attributeFilter: ["lang"] });
