@@ -281,9 +281,12 @@ def test_a_file_is_read_along_while_it_is_transcribed(visit: Visit, recording: P
     expect(visit.button("Transcribe")).to_be_enabled()
     expect(page.locator(".asr-facts:visible")).to_have_text("Language: GermanModel: scriptedLength: 0:03")
 
-    lines(page).nth(1).locator("p").click()
+    page.get_by_role("button", name="Play 0:01.1 to 0:01.9").click()
     expect(lines(page).nth(1)).to_have_class("asr-playing")
-    assert 1.1 <= page.locator("audio").evaluate("audio => audio.currentTime") < 2.5
+    assert 1.1 <= page.locator("audio").evaluate("audio => audio.currentTime") < 1.9
+    lines(page).nth(0).get_by_text("morning.").click()
+    expect(lines(page).nth(0)).to_have_class("asr-playing")
+    assert 0.5 <= page.locator("audio").evaluate("audio => audio.currentTime") < 0.9
     expect(lines(page).nth(2)).to_have_class("asr-playing")
 
     assert visit.download("txt") == " ".join(SENTENCES) + "\n"

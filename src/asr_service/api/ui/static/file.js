@@ -33,7 +33,7 @@ export class FileTab {
     this.spoken = new SpokenLanguage();
     this.notice = new Notice();
     this.facts = new Facts();
-    this.lines = new Lines((key) => this.#play(key));
+    this.lines = new Lines((key, from) => this.#play(key, from));
     this.actions = new Actions(() => this.#result(), this.notice);
     this.input = make("input", { type: "file", id: "asr-input", accept: "audio/*,video/*,.amr,.opus", class: "asr-file-input" });
     this.input.addEventListener("change", () => this.#choose(this.input.files[0]));
@@ -174,8 +174,8 @@ export class FileTab {
     else this.notice.show(error.message);
   }
 
-  #play(key) {
-    this.media.currentTime = this.segments[key].start;
+  #play(key, from) {
+    this.media.currentTime = from ?? this.segments[key].start;
     this.media.play().catch(() => this.notice.say("not_playable"));
   }
 

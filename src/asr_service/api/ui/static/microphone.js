@@ -33,7 +33,7 @@ export class MicrophoneTab {
     this.spoken = new SpokenLanguage();
     this.notice = new Notice();
     this.facts = new Facts();
-    this.lines = new Lines((key) => this.#play(key));
+    this.lines = new Lines((key, from) => this.#play(key, from));
     this.actions = new Actions(() => this.#transcript(), this.notice);
     this.clearButton = say(make("button", { type: "button", class: "asr-button", onclick: () => this.#clear() }), "clear");
     this.actions.copyButton.after(this.clearButton);
@@ -176,9 +176,9 @@ export class MicrophoneTab {
     this.lines.put(key, utterance);
   }
 
-  #play(key) {
+  #play(key, from) {
     const { start, end } = this.utterances.get(key);
-    const wav = this.kept.wav(start, end);
+    const wav = this.kept.wav(from ?? start, end);
     if (wav === null) {
       this.notice.say("not_kept");
       return;
