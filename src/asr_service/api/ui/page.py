@@ -109,7 +109,9 @@ async def render_in_child(environment: Mapping[str, str]) -> Rendered:
                 process.kill()
             await process.wait()
     if process.returncode != 0:
-        _log.error("the page was not rendered", exit_code=process.returncode, stderr=complaint.decode(errors="replace")[-2000:])
+        _log.error(
+            "the page was not rendered", exit_code=process.returncode, stderr=complaint.decode(errors="replace")[-2000:]
+        )
         raise RenderFailed
     return Rendered.build(**json.loads(answer))
 
