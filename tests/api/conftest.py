@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from structlog.testing import capture_logs
 
 from asr_service.api.app import create_app
+from asr_service.api.ui.page import Page, Rendered
 from asr_service.observability.metrics import Metrics
 from asr_service.protocol import Protocol
 from asr_service.server import Server, configuration
@@ -42,17 +43,30 @@ async def no_leaks(
     assert os.listdir(tmp_path) == []
 
 
+async def simple_page() -> Rendered:
+    """A page that takes no time to render."""
+    return Rendered.build("<!DOCTYPE html><script>start()</script>", "body { margin: 0 }")
+
+
 def build(
     engine: FakeEngine,
     decoder: FakeDecoder,
     metrics: Metrics | None = None,
     max_upload_mb: int = 1,
     listener: FakeListener | None = None,
+    page: Page | None = None,
     **others: Any,
 ) -> FastAPI:
     """The application; uploads of more than `max_upload_mb` MiB are refused. `others` are settings too."""
     settings = Settings(max_upload_mb=max_upload_mb, **others)
-    return create_app(settings, engine, decoder, metrics or Metrics(), listener=listener or FakeListener())
+    return create_app(
+        settings,
+        engine,
+        decoder,
+        metrics or Metrics(),
+        listener=listener or FakeListener(),
+        page=page or Page(simple_page),
+    )
 
 
 @pytest.fixture

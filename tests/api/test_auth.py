@@ -21,6 +21,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from starlette.routing import Route, WebSocketRoute
 
+from asr_service.api.ui.page import frontend
 from asr_service.auth import AuthUnusable, key_store
 from asr_service.auth.grants import Limits
 from asr_service.callers import Scope
@@ -36,16 +37,21 @@ pytestmark = pytest.mark.anyio
 Lines = list[MutableMapping[str, Any]]
 ISSUER, AUDIENCE = "https://id.example", "asr"
 FORM = {"data": {"model": "whisper-1"}, "files": {"file": b"x"}}
+ASSET = min(path.name for path in (frontend() / "assets").glob("index-*.js"))
 
 
 @dataclass(frozen=True)
 class Protected:
-    """A route: what it needs (`open`, `key` for an API key, or a scope), a request, and its status when it may."""
+    """A route: what it needs (`open`, `key` for an API key, or a scope), a request, and its status when it may.
+
+    `elsewhere`: who may not is not refused, but led to another page.
+    """
 
     needs: str
     status: int = 200
     url: str = ""
     request: Any = None
+    elsewhere: bool = False
 
 
 ROUTES: dict[tuple[str, str], Protected] = {
@@ -63,6 +69,17 @@ ROUTES: dict[tuple[str, str], Protected] = {
     ("GET", "/openapi.json"): Protected("open"),
     ("GET", "/docs"): Protected("open"),
     ("GET", "/docs/{name}"): Protected("open", url="/docs/start.js"),
+    ("GET", "/ui"): Protected("open", 303),
+    ("GET", "/ui/"): Protected("transcribe", elsewhere=True),
+    ("GET", "/ui/login"): Protected("open"),
+    ("POST", "/ui/login"): Protected("open", 422),
+    ("POST", "/ui/logout"): Protected("open", 303),
+    ("GET", "/ui/about"): Protected("transcribe"),
+    ("POST", "/ui/subtitles"): Protected("transcribe", request={"json": {"format": "srt", "segments": []}}),
+    ("GET", "/ui/theme.css"): Protected("transcribe"),
+    ("GET", "/ui/page/{name}"): Protected("transcribe", url="/ui/page/page.js"),
+    ("GET", "/ui/assets/{name}"): Protected("transcribe", url=f"/ui/assets/{ASSET}"),
+    ("GET", "/ui/static/js/iframeResizer.contentWindow.min.js"): Protected("transcribe"),
 }
 
 
@@ -266,6 +283,8 @@ def expected(route: Protected, allowed: set[str], reason: str) -> tuple[int, str
     """The status, and the challenge of a refusal."""
     if route.needs == "open" or route.needs in allowed:
         return route.status, None
+    if route.elsewhere:
+        return 303, None
     if reason == "missing":
         return 401, 'Bearer realm="asr-service"'
     if reason == "scope" and route.needs != "key":
@@ -296,7 +315,7 @@ async def test_every_route_with_every_credential(serve: Serve, world: World, nam
             response = await ask(client, method, route.url or path, headers=credential(world), **route.request or {})
             answers[method, path] = (response.status_code, response.headers.get("www-authenticate"))
             wanted[method, path] = expected(route, allowed, reason)
-            refused += response.status_code in (401, 403)
+            refused += response.status_code in ((303,) if route.elsewhere else (401, 403))
 
     assert answers == wanted
     # Whom a token is too little for, it is no key for either.
@@ -323,7 +342,9 @@ async def test_without_authentication_everybody_is_known_by_address(serve: Serve
             response = await ask(client, method, route.url or path, headers=bearer("anything"), **route.request or {})
             statuses[method, path] = response.status_code
 
-    assert statuses == {key: route.status for key, route in ROUTES.items()} | {("POST", "/auth/token"): 404}
+    # Nobody needs to log in, and tokens are not made.
+    others = {("POST", "/auth/token"): 404, ("GET", "/ui/login"): 303, ("POST", "/ui/login"): 303}
+    assert statuses == {key: route.status for key, route in ROUTES.items()} | others
     callers = {line["route"]: line.get("caller") for line in log_lines if line["event"] == "request"}
     assert callers["/transcribe"] == "address:127.0.0.1"
     assert callers["/livez"] is None

@@ -121,20 +121,45 @@ async def test_the_page_wants_a_password_and_keeps_it_from_the_service(
         closed = await client.get("/ui/", auth=("anna", "secret"))
         assert closed.status_code == 403, "there is no file of passwords yet"
         (front.folder / "passwords").write_text(f"anna:{password}")
-        for path in ("/ui", "/ui/", "/ui/gradio_api/upload", "/%75i/"):
+        for path in ("/ui", "/ui/", "/ui/login", "/ui/subtitles", "/%75i/"):
             refused = await client.get(path, auth=("anna", "guess"))
             expect_error(refused, 401, "unauthenticated")
             assert refused.headers["www-authenticate"] == 'Basic realm="asr-service"'
         assert behind.seen == []
-        for path in ("/ui", "/ui/", "/ui/gradio_api/upload"):
+        for path in ("/ui", "/ui/", "/ui/about"):
             assert (await client.get(path, auth=("anna", "secret"))).status_code == 200
         assert [seen.all("authorization") for seen in behind.seen] == [[], [], []]
-        cross = {"Sec-Fetch-Site": "cross-site"}
-        forged = await client.post("/ui/gradio_api/queue/join", auth=("anna", "secret"), headers=cross)
-        expect_error(forged, 403, "forbidden")
         await client.get("/v1/models", headers={"Authorization": "Bearer token"})
     assert behind.seen[-1].all("authorization") == ["Bearer token"]
     assert len(behind.seen) == 4
+
+
+async def test_transcripts_for_subtitles_come_from_the_page_and_may_be_long(
+    front: Proxy, behind: Replica, password: str
+) -> None:
+    (front.folder / "passwords").write_text(f"anna:{password}")
+    cross = {"Sec-Fetch-Site": "cross-site"}
+    async with front.client() as client:
+        forged = await client.post("/ui/subtitles", auth=("anna", "secret"), headers=cross)
+        expect_error(forged, 403, "forbidden")
+        long = await client.post("/ui/subtitles", auth=("anna", "secret"), content=b" " * (15 << 20))
+        assert long.status_code == 200
+        expect_error(await client.post("/ui/subtitles", content=b" " * (17 << 20)), 413, "upload_too_large")
+        expect_error(await client.post("/ui/login", content=b" " * (65 << 10)), 413, "upload_too_large")
+    assert len(behind.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/ui/gradio_api/upload", "/ui/gradio_api/", "/ui/gradio_api", "/ui//gradio_api/queue/join"]
+)
+async def test_nothing_of_gradios_server_is_behind_the_page(
+    front: Proxy, behind: Replica, password: str, path: str
+) -> None:
+    (front.folder / "passwords").write_text(f"anna:{password}")
+    async with front.client() as client:
+        for method in ("GET", "POST"):
+            expect_error(await client.request(method, path, auth=("anna", "secret")), 404, "not_found")
+    assert behind.seen == []
 
 
 @pytest.mark.parametrize(("path", "upgraded"), [("/v1/realtime", True), ("/transcribe", False), ("/livez", False)])

@@ -5,6 +5,7 @@ Owns how the parts are wired to FastAPI and when they start and stop. Builds non
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from asr_service.admission import Admission
 from asr_service.api import auth, docs, headers, health, openai, openapi, problems, realtime, transcribe
 from asr_service.api.middleware import RequestContext
 from asr_service.api.parts import Parts, SessionLimits
+from asr_service.api.ui import routes as ui
+from asr_service.api.ui.page import Page, render_in_child
 from asr_service.callers import CallerLimits
 from asr_service.observability.metrics import Metrics
 from asr_service.observability.traces import NO_TRACES, Tracer
@@ -27,7 +30,7 @@ from asr_service.quotas.outage import OutageProofStore
 from asr_service.quotas.stores import Store
 from asr_service.realtime.session import Listener
 from asr_service.service import Decoder, Engine, Transcriber
-from asr_service.settings import Settings
+from asr_service.settings import Settings, decoder_environment
 
 if TYPE_CHECKING:
     from asr_service.auth.authenticator import Authenticator
@@ -43,6 +46,7 @@ def create_app(
     *,
     listener: Listener,
     tracer: Tracer = NO_TRACES,
+    page: Page | None = None,
     on_load_failed: Callable[[Exception], None] = lambda error: None,
 ) -> FastAPI:
     """The service on `engine`, `decoder` and `listener`, which it starts and stops with its own lifespan. It closes
@@ -51,6 +55,7 @@ def create_app(
     Raises AuthUnusable when the files that callers are checked by cannot be used.
 
     `on_load_failed` is told why there will be no model (ModelUnavailable, or whatever went wrong); end the server then.
+    `page`: the web page, where it is not the usual one; it is closed too.
     """
 
     @contextlib.asynccontextmanager
@@ -58,6 +63,7 @@ def create_app(
         async with contextlib.AsyncExitStack() as stack:
             # The first to come, and so the last to go: it hears of all that the others do.
             stack.push_async_callback(tracer.aclose)
+            stack.push_async_callback(web_page.aclose)
             if authenticator is not None:
                 stack.push_async_callback(authenticator.aclose)
                 authenticator.start()
@@ -76,6 +82,8 @@ def create_app(
                 loading.cancel()
                 await asyncio.gather(loading, return_exceptions=True)
 
+    # It needs as little of the environment as a decode worker.
+    web_page = page or Page(functools.partial(render_in_child, decoder_environment()))
     authenticator = _authenticator(settings)
     store = _limit_store(settings, metrics)
     app = FastAPI(
@@ -107,12 +115,7 @@ def create_app(
     app.state.parts = parts = _parts(settings, engine, listener, transcriber, metrics, store)
     failed_logins = FailedLogins(settings.rate_limit.failed_logins_per_minute, store, on_limited=metrics.rate_limited)
     app.state.gate = auth.Gate(authenticator, metrics, failed_logins)
-    app.include_router(auth.router)
-    app.include_router(transcribe.router)
-    app.include_router(openai.router)
-    app.include_router(realtime.router)
-    app.include_router(health.router)
-    app.include_router(docs.router)
+    _add_routes(app, web_page if settings.ui else None)
     app.add_middleware(RequestContext, metrics=metrics, admission=parts.admission, tracer=tracer)
     headers.install(app, settings.allowed_origins)
     problems.install(app)
@@ -157,6 +160,17 @@ def _parts(
         session_limits=SessionLimits(settings.realtime.idle_timeout_s, settings.realtime.session_timeout_s),
         allowed_origins=settings.allowed_origins,
     )
+
+
+def _add_routes(app: FastAPI, page: Page | None) -> None:
+    app.include_router(auth.router)
+    app.include_router(transcribe.router)
+    app.include_router(openai.router)
+    app.include_router(realtime.router)
+    app.include_router(health.router)
+    app.include_router(docs.router)
+    if page is not None:
+        ui.install(app, page)
 
 
 def _authenticator(settings: Settings) -> "Authenticator | None":

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
+from asr_service.api import cookies
 from asr_service.api.context import record_of
 from asr_service.api.openapi import problem_responses
 from asr_service.auth import KeysUnavailable, Refused
@@ -114,7 +115,7 @@ class Gate:
         credentials: Collection[str] = (),
     ) -> _Known:
         """What `check` makes of the request's credentials."""
-        given = _credentials(connection.headers).union(credentials)
+        given = _credentials(connection.headers).union(credentials, cookies.credentials(connection))
         if not given:
             self._metrics.auth_refused("missing")
             raise Unauthenticated(_NO_CREDENTIALS, credentials_given=False)
@@ -208,7 +209,7 @@ async def issue_token(request: Request, response: Response) -> TokenReply:
     """
 
     async def wanted_scopes() -> frozenset[str] | None:
-        return _scopes(await _form(request))
+        return _scopes(await form_of(request))
 
     reply = await gate_of(request).token(request, wanted_scopes)
     response.headers["Cache-Control"] = "no-store"
@@ -224,7 +225,8 @@ def _scopes(form: list[tuple[str, str]]) -> frozenset[str] | None:
     return frozenset(fields["scope"].split()) if fields.get("scope", "").strip() else None
 
 
-async def _form(request: Request) -> list[tuple[str, str]]:
+async def form_of(request: Request) -> list[tuple[str, str]]:
+    """The fields of a small form. Raises UploadTooLarge, UploadTimeout, UnsupportedUpload, InvalidOption."""
     body = b""
     try:
         async with asyncio.timeout(_FORM_TIMEOUT_S):

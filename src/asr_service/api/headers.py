@@ -47,7 +47,7 @@ def install(app: FastAPI, origins: Sequence[str]) -> None:
     """Give all answers of `app` these headers, and let pages from `origins` read them. Call it after all other
     middleware has been added.
 
-    Pages send their credentials in headers of their own; cookies and client certificates are never asked for, so
+    They send their credentials in headers of their own; cookies and client certificates are never asked for, so
     that `*` opens nothing to a page that its user has not given a key.
     """
     if origins:

@@ -134,6 +134,9 @@ class Settings(BaseSettings):
         description="Web pages that may use the service from a browser: exact origins such as `https://app.example`, "
         "separated by commas, or `*` for all. Empty: none.",
     )
+    ui: bool = Field(
+        default=True, description="Whether there is a web page at `/ui`. It needs `asr-service[ui]`, see docs/ui.md."
+    )
     max_upload_mb: int = Field(default=512, ge=1, le=65536, description="Largest request body, in MiB.")
     max_audio_s: int = Field(default=14_400, ge=1, le=604_800, description="Longest recording, in seconds (4 hours).")
     decode_workers: int = Field(
