@@ -13,7 +13,7 @@ from typing import Protocol
 
 from asr_service.audio.listener_messages import Ended, Heard, StreamSettings
 from asr_service.domain import SAMPLE_RATE_HZ, OpenWindow, Priority, Window, WindowOptions, WindowResult
-from asr_service.errors import AsrError, Superseded
+from asr_service.errors import AsrError, Overloaded, Superseded
 from asr_service.realtime.events import (
     Committed,
     Completed,
@@ -30,7 +30,10 @@ from asr_service.realtime.utterance import Piece, Utterance
 from asr_service.service import Engine
 
 _MAX_PENDING_WINDOWS = 4
-"""A client that is faster than the engine has so many windows ahead of their text, and then has to wait."""
+"""A client that is faster than the engine has so many windows ahead of their text, and then has to wait …"""
+_RETRY_S = 10.0
+_LONGEST_WAIT_S = 15.0
+"""… but not longer than this: clients whose pings are not read for 20 s take the service for dead."""
 
 
 class Stream(Protocol):
@@ -111,15 +114,19 @@ class Session:
         emit: Callable[[Event], None],
         *,
         watcher: Watcher | None = None,
+        longest_wait_s: float = _LONGEST_WAIT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`options`: how windows are transcribed; `words` counts for final texts only."""
+        """`options`: how windows are transcribed; `words` counts for final texts only. `longest_wait_s`: how long
+        `hear` may wait for texts.
+        """
         self.options = options
         self._id = session_id
         self._engine = engine
         self._stream = stream
         self._emit = emit
         self._watcher = watcher or Watcher()
+        self._longest_wait_s = longest_wait_s
         self._clock = clock
         self._numbers = itertools.count(1)
         self._utterance: Utterance | None = None
@@ -148,11 +155,18 @@ class Session:
         return self._committed
 
     async def hear(self, audio: bytes) -> None:
-        """Take a piece of audio, in whole samples. Waits while too much of it has no text yet. Raises Unavailable."""
+        """Take a piece of audio, in whole samples. Waits while too much of it has no text yet.
+
+        Raises Unavailable, and Overloaded when that takes too long.
+        """
         await self._listen(lambda: self._stream.hear(audio))
-        while self._pending() > _MAX_PENDING_WINDOWS:
-            self._changed.clear()
-            await self._changed.wait()
+        try:
+            async with asyncio.timeout(self._longest_wait_s):
+                while self._pending() > _MAX_PENDING_WINDOWS:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise Overloaded("The service cannot keep up with this session.", retry_after_s=_RETRY_S) from None
 
     async def commit(self) -> bool:
         """End the utterance that is open. False if there is none. Raises Unavailable."""

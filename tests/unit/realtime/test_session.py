@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asr_service.audio.listener_messages import StreamSettings
 from asr_service.domain import Priority, WindowOptions
-from asr_service.errors import EngineError, Superseded, Unavailable
+from asr_service.errors import EngineError, Overloaded, Superseded, Unavailable
 from asr_service.realtime.events import (
     Committed,
     Completed,
@@ -46,6 +46,7 @@ class Live:
     drafts: list[str] = field(default_factory=list)
     finals_s: list[float] = field(default_factory=list)
     now_s: float = 0.0
+    longest_wait_s: float = 60.0
 
     def __post_init__(self) -> None:
         self.stream = self.listener.stream(self.settings)
@@ -56,6 +57,7 @@ class Live:
             self.options,
             self.events.append,
             watcher=Watcher(draft=self.drafts.append, final=self.finals_s.append),
+            longest_wait_s=self.longest_wait_s,
             clock=lambda: self.now_s,
         )
 
@@ -91,9 +93,11 @@ class Live:
 
 
 @asynccontextmanager
-async def live(options: WindowOptions = PLAIN, settings: StreamSettings = BY_SILENCE) -> AsyncIterator[Live]:
+async def live(
+    options: WindowOptions = PLAIN, settings: StreamSettings = BY_SILENCE, longest_wait_s: float = 60.0
+) -> AsyncIterator[Live]:
     async with nothing_left_behind():
-        running = Live(options, settings)
+        running = Live(options, settings, longest_wait_s=longest_wait_s)
         try:
             yield running
         finally:
@@ -377,6 +381,12 @@ async def test_who_is_faster_than_the_engine_has_to_wait() -> None:
         assert not hearing.done()
         one.engine.running[0].finish("Word.")
         await hearing
+
+
+async def test_a_session_that_the_engine_cannot_keep_up_with_is_told() -> None:
+    async with live(longest_wait_s=0.01) as one:
+        with pytest.raises(Overloaded):
+            await one.session.hear((speech(1) + silence(0.8)) * 6)
 
 
 async def test_audio_is_not_lost_when_whoever_brings_it_is_cancelled() -> None:
