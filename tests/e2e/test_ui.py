@@ -7,26 +7,20 @@ import struct
 import wave
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import webvtt
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from asr_service.auth import key_store
 from asr_service.auth.grants import Limits
+from tests.e2e.browser import SIZES, Visit, chromium, needs_chromium
 from tests.e2e.service import Service, serve
 from tests.e2e.ui_service import SENTENCES
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs Debian's chromium ({CHROMIUM})"),
-]
+pytestmark = [pytest.mark.e2e, needs_chromium]
 RATE_HZ = 48_000
-SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +38,8 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(recording: Path) -> Iterator[Browser]:
-    """Chromium with a microphone that plays the recording once, and that pages may use."""
-    arguments = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={recording}%noloop",
-        "--autoplay-policy=no-user-gesture-required",
-    ]
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    with chromium(recording) as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -68,54 +47,6 @@ def service() -> Iterator[Service]:
     """The service as it stands on a desk: without authentication."""
     with serve(("tests.e2e.ui_service",), ASR_MAX_UPLOAD_MB="1") as running:
         yield running
-
-
-class Visit:
-    """A visit of the page, and all that the browser did and complained about meanwhile."""
-
-    def __init__(self, browser: Browser, service: Service, **options: Any) -> None:
-        size = options.pop("size", SIZES["desktop"])
-        viewport = {"width": size[0], "height": size[1]}
-        self.context: BrowserContext = browser.new_context(**{"viewport": viewport, "locale": "en-GB"} | options)
-        self.context.set_default_timeout(20_000)
-        self.page: Page = self.context.new_page()
-        self.url = service.url
-        self.hosts: set[str] = set()
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
-        self.page.on("websocket", lambda socket: self.hosts.add(urlsplit(socket.url).netloc))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on(
-            "console",
-            lambda line: self.complaints.append(line.text) if line.type in ("error", "warning") else None,
-        )
-
-    def open(self) -> Page:
-        self.page.goto(f"{self.url}/ui")
-        expect(self.page.locator(".asr-model.asr-ready")).to_be_visible()
-        return self.page
-
-    def button(self, name: str) -> Locator:
-        return self.page.get_by_role("button", name=name, exact=True)
-
-    def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name).click()
-
-    def choose(self, recording: Path) -> None:
-        self.page.locator("#asr-input").set_input_files(recording)
-
-    def download(self, kind: str) -> str:
-        with self.page.expect_download() as download:
-            self.page.locator(f"[data-format={kind}]:visible").click()
-        assert download.value.suggested_filename.endswith(f".{kind}")
-        return Path(download.value.path()).read_text(encoding="utf-8")
-
-    def end(self) -> None:
-        self.context.close()
-        own = urlsplit(self.url).netloc
-        # What the page makes itself (`blob:`, `data:`) has no host.
-        assert self.hosts - {""} == {own}
-        assert self.complaints == []
 
 
 @pytest.fixture
