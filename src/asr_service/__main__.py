@@ -1,6 +1,7 @@
 """The command line: `asr-service serve`, `transcribe`, `evaluate`, `keys`, `probe`, `live`. Only here do all meet.
 
-Owns exit codes: 0 done, 1 failed (no model, port taken, a file not transcribed, no service to ask), 2 wrong settings or usage.
+Owns exit codes: 0 done, 1 failed (no model, port taken, a file not transcribed, no service to ask), 2 wrong settings
+or usage.
 """
 
 import asyncio

@@ -51,15 +51,16 @@ async def talk(
         socket = await _connected(address)
         try:
             async with socket:
-                await _begin(socket, dialogue, show)
-                on_ready()
-                await _converse(socket, dialogue, until(stop, pieces), show, stop, last_words_s)
+                try:
+                    await _begin(socket, dialogue, show)
+                    on_ready()
+                    await _converse(socket, dialogue, until(stop, pieces), show, stop, last_words_s)
+                except asyncio.CancelledError:
+                    # Whoever ends it all does not want to wait for farewells either.
+                    socket.transport.abort()
+                    raise
         except ConnectionClosed as closed:
             raise broken_off(closed) from None
-        except asyncio.CancelledError:
-            # Whoever ends it all does not want to wait for farewells either.
-            socket.transport.abort()
-            raise
 
 
 async def _connected(address: Address) -> ClientConnection:

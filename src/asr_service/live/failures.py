@@ -5,6 +5,7 @@ Owns these sentences. Knows no event and no audio.
 
 import contextlib
 import json
+import os
 import ssl
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -29,9 +30,8 @@ def unreachable(url: str, error: OSError | InvalidHandshake) -> LiveFailed:
         return LiveFailed(f"What answers at {url} is no WebSocket: --url should be the address of asr-service.")
     if isinstance(error, ssl.SSLCertVerificationError):
         return LiveFailed(f"The certificate of {url} is not trusted: {error.verify_message}.")
-    known = "it does not answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
     advice = "`asr-service serve` starts the service, --url says where it is"
-    return LiveFailed(f"{url} cannot be reached: {known or type(error).__name__}; {advice}.")
+    return LiveFailed(f"{url} cannot be reached: {_reason(error)}; {advice}.")
 
 
 def broken_off(closed: ConnectionClosed) -> LiveFailed:
@@ -51,6 +51,15 @@ def refused_by(code: str, message: str) -> LiveFailed:
         "session_expired": "Start again.",
     }.get(code, "")
     return LiveFailed(" ".join(part for part in (printable(message[:_SHOWN_CHARACTERS]), advice) if part))
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    if error.errno is not None and error.errno > 0 and not isinstance(error, ssl.SSLError):
+        # asyncio's own words name the address once more.
+        return os.strerror(error.errno)
+    return error.strerror or str(error) or type(error).__name__
 
 
 def _refused(url: str, error: InvalidStatus) -> LiveFailed:
