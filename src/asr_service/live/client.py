@@ -114,8 +114,10 @@ async def _converse(
 
 async def _read(socket: ClientConnection, dialogue: Dialogue, show: Show) -> None:
     while not dialogue.done:
-        show.outcomes(dialogue.take(await socket.recv()))
+        outcomes = dialogue.take(await socket.recv())
+        # What is final is no draft any more: it is not shown twice, however short the moment.
         show.drafts(dialogue.drafts)
+        show.outcomes(outcomes)
 
 
 async def _send(socket: ClientConnection, dialogue: Dialogue, pieces: Pieces) -> LiveFailed | None:

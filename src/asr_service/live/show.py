@@ -10,7 +10,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import IO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -111,15 +111,21 @@ class TerminalShow(Show):
     def __init__(self, console: Console, errors: IO[str]) -> None:
         super().__init__(console.file, errors)
         self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+        self._shown: tuple[Draft, ...] = ()
+        self._live = Live(
+            Group(), console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
         self._live.start()
 
     def finished(self, utterance: Utterance) -> None:
         self._console.print(_line(utterance.start_s, utterance.text, ""), soft_wrap=True)
 
     def drafts(self, drafts: Sequence[Draft]) -> None:
+        if self._shown == tuple(drafts):
+            return
+        self._shown = tuple(drafts)
         lines = [_line(draft.start_s, printable(draft.settled), printable(draft.unsettled)) for draft in drafts]
-        self._live.update(Text("\n").join(lines), refresh=True)
+        self._live.update(Group(*lines), refresh=True)
 
     def note(self, sentence: str) -> None:
         self._live.stop()
@@ -127,7 +133,7 @@ class TerminalShow(Show):
         self._live.start(refresh=True)
 
     def close(self) -> None:
-        self._live.update(Text(""), refresh=True)
+        self.drafts(())
         self._live.stop()
 
 
