@@ -4,35 +4,38 @@ python examples/realtime.py recording.wav [ws://127.0.0.1:8000]
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
 import wave
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 TEXT = "conversation.item.input_audio_transcription."
 
 
 async def send(socket: ClientConnection, recording: wave.Wave_read) -> None:
-    started = time.monotonic()
-    while piece := recording.readframes(recording.getframerate() // 10):
-        await socket.send(piece)
-        due = started + recording.tell() / recording.getframerate()
-        await asyncio.sleep(due - time.monotonic())  # noqa: TID251 - a microphone would take as long
-    await socket.send('{"type": "input_audio_buffer.commit", "event_id": "last"}')
-    # What was said is committed; the answer to this comes when all of it has been heard.
-    await socket.send('{"type": "input_audio_buffer.clear"}')
+    audio = {"input": {"format": {"type": "audio/pcm", "rate": recording.getframerate()}}}
+    session = {"audio": audio, "include": ["item.input_audio_transcription.partial"]}
+    with contextlib.suppress(ConnectionClosed):  # whoever reads is told why
+        await socket.send(json.dumps({"type": "session.update", "session": session}))
+        started = time.monotonic()
+        while piece := recording.readframes(recording.getframerate() // 10):
+            await socket.send(piece)
+            due = started + recording.tell() / recording.getframerate()
+            await asyncio.sleep(due - time.monotonic())  # noqa: TID251 - a microphone would take as long
+        await socket.send('{"type": "input_audio_buffer.commit"}')
+        # What was said is committed; the answer to this comes when all of it has been heard.
+        await socket.send('{"type": "input_audio_buffer.clear"}')
 
 
 async def main(path: str, url: str) -> None:
     with wave.open(path) as recording:
         if (recording.getnchannels(), recording.getsampwidth()) != (1, 2):
             sys.exit(f"{path} is not 16-bit mono.")
-        audio = {"input": {"format": {"type": "audio/pcm", "rate": recording.getframerate()}}}
-        session = {"audio": audio, "include": ["item.input_audio_transcription.partial"]}
         async with connect(f"{url}/v1/realtime") as socket:
-            await socket.send(json.dumps({"type": "session.update", "session": session}))
             sending = asyncio.create_task(send(socket, recording))
             waiting: set[str] = set()
             heard_all = False
