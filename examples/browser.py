@@ -1,8 +1,11 @@
-"""Shows `browser.html` and passes what it sends on to the service, so that both have one origin: for trying it out.
+"""Shows `browser.html`, and passes what it sends on to the service, so that both have one origin: for trying it out.
 
     python examples/browser.py [http://127.0.0.1:8000]
 
 and open http://127.0.0.1:8080. In earnest a reverse proxy such as nginx does this.
+
+http://127.0.0.1:8080/realtime.html, the microphone, speaks to the service directly, whose ASR_CORS_ORIGINS has to be
+http://127.0.0.1:8080.
 """
 
 import http.client
@@ -11,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-PAGE = Path(__file__).with_name("browser.html")
+PAGES = {"/": "browser.html", "/realtime.html": "realtime.html"}
 PORT = 8080
 
 
@@ -21,11 +24,11 @@ class Handler(BaseHTTPRequestHandler):
     service = "127.0.0.1:8000"
 
     def do_GET(self) -> None:
-        if self.path != "/":
+        if self.path not in PAGES:
             self.send_error(404)
             return
         self._begin(200, {"Content-Type": "text/html; charset=utf-8"})
-        self.wfile.write(PAGE.read_bytes())
+        self.wfile.write(Path(__file__).with_name(PAGES[self.path]).read_bytes())
 
     def do_POST(self) -> None:
         if self.path != "/transcribe":

@@ -1,6 +1,7 @@
-"""The command line: `asr-service serve`, `transcribe`, `evaluate`, `keys`, `probe`. The only place where all meet.
+"""The command line: `asr-service serve`, `transcribe`, `evaluate`, `keys`, `probe`, `live`. Only here do all meet.
 
-Owns exit codes: 0 done, 1 failed (no model, port taken, a file not transcribed), 2 wrong settings or usage.
+Owns exit codes: 0 done, 1 failed (no model, port taken, a file not transcribed, no service to ask), 2 wrong settings
+or usage.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from asr_service.batch import Outcome, ProgressBar, transcribe_files
 from asr_service.engine.client import EngineClient
 from asr_service.engine.messages import EngineConfig
 from asr_service.errors import AsrError, ModelUnavailable
+from asr_service.live import command as live_command
 from asr_service.observability import logs, traces
 from asr_service.observability.metrics import Metrics
 from asr_service.options import parse_options
@@ -63,6 +65,7 @@ cli = typer.Typer(
 
 cli.add_typer(auth_command.app, name="keys")
 cli.command()(probe_command.probe)
+cli.command()(live_command.live)
 
 
 def main() -> None:

@@ -65,17 +65,20 @@ def cues(segments: Sequence[Segment]) -> list[Cue]:
     return _on_screen(found[::-1])
 
 
-def srt(cues: Iterable[Cue]) -> str:
-    """The cues as a SubRip file. It knows no escapes: what looks like a tag stays as it was said."""
+def srt(cues: Iterable[Cue], first: int = 1) -> str:
+    """The cues as a SubRip file, or as the part of one that begins with number `first`.
+
+    It knows no escapes: what looks like a tag stays as it was said.
+    """
     return "".join(
         f"{number}\n{_clock(cue.start_s, ',')} --> {_clock(cue.end_s, ',')}\n{_srt_text(cue)}\n\n"
-        for number, cue in enumerate(cues, start=1)
+        for number, cue in enumerate(cues, start=first)
     )
 
 
-def vtt(cues: Iterable[Cue]) -> str:
-    """The cues as a WebVTT file (W3C, WebVTT: The Web Video Text Tracks Format)."""
-    return "WEBVTT\n\n" + "".join(
+def vtt(cues: Iterable[Cue], header: str = "WEBVTT\n\n") -> str:
+    """The cues as a WebVTT file (W3C, WebVTT: The Web Video Text Tracks Format); without `header`, its next part."""
+    return header + "".join(
         f"{_clock(cue.start_s, '.')} --> {_clock(cue.end_s, '.')}\n{_vtt_text(cue)}\n\n" for cue in cues
     )
 

@@ -123,4 +123,4 @@ def test_the_other_commands_are_where_they_were() -> None:
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("serve", "transcribe", "evaluate", "keys", "probe"))
+    assert all(name in done.stdout for name in ("serve", "transcribe", "evaluate", "keys", "probe", "live"))
