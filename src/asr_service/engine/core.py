@@ -136,7 +136,8 @@ class EngineCore:
                 sequence.features,
                 sequence.options,
                 exact=sequence.exact,
-                draft_of=sequence.request_id if sequence.priority is Priority.DRAFT else None,
+                speech_of=None if sequence.priority is Priority.NORMAL else sequence.request_id,
+                draft=sequence.priority is Priority.DRAFT,
             )
             for sequence in batch
         ]

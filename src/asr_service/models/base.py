@@ -37,8 +37,11 @@ class NewSequence:
     options: WindowOptions
     exact: bool = False
     """Encode the whole padded window, whatever the runner's own way is."""
-    draft_of: str | None = None
-    """The request whose window this is as far as it has been spoken: the next one may be the same with more behind."""
+    speech_of: str | None = None
+    """The request whose growing window this is, as far as it has been spoken: the next one may be the same with more
+    behind it."""
+    draft: bool = False
+    """Whether it is soon replaced by such a one, and so need not be quite as good."""
 
 
 @dataclass(frozen=True, slots=True)

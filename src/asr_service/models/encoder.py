@@ -36,6 +36,8 @@ _REFERENCE_PADDING = -0.6
 _MARGIN_FRAMES = 100
 """Feature frames of padding that a clip carries as its own (1 s), where speech and silence still mix. Half a second is
 faster by a tenth and costs 0.3 points of word error rate (benchmarks/RESULTS.md)."""
+_DRAFT_MARGIN_FRAMES = 50
+"""Of a draft, which is soon replaced by another one."""
 
 _STEM_LEAD = 2
 """Encoder frames to the left that the two convolutions reach back to."""
@@ -216,19 +218,19 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, silence: SilentTail | N
     return torch.cat(mixed, dim=1)
 
 
-def own_frames(features: Features, *, exact: bool) -> int:
+def own_frames(features: Features, *, exact: bool, draft: bool = False) -> int:
     """Encoder frames (two feature frames each) that are computed for a window."""
     limit = int(features.log_mel.shape[1]) // 2
     if exact:
         return limit
-    needed = -(-(features.frames + _MARGIN_FRAMES) // 2)
+    needed = -(-(features.frames + (_DRAFT_MARGIN_FRAMES if draft else _MARGIN_FRAMES)) // 2)
     return min(limit, -(-needed // POSITION_MULTIPLE) * POSITION_MULTIPLE)
 
 
-def clip_of(features: Features, *, exact: bool, dtype: torch.dtype, device: torch.device) -> Clip:
+def clip_of(features: Features, *, exact: bool, dtype: torch.dtype, device: torch.device, draft: bool = False) -> Clip:
     """A window as the encoder takes it. Unless exact, at the loudness that the silence cache was made for."""
     log_mel = torch.from_numpy(features.log_mel)
-    own = own_frames(features, exact=exact)
+    own = own_frames(features, exact=exact, draft=draft)
     if not exact:
         log_mel = log_mel[:, : 2 * own + 2] + (_REFERENCE_PADDING - features.padding)
     return Clip(log_mel.to(device, dtype), own)

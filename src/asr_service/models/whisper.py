@@ -161,7 +161,10 @@ class WhisperRunner:
     @torch.inference_mode()
     def admit(self, first_row: int, batch: Sequence[NewSequence]) -> list[Admitted]:
         rows = slice(first_row, first_row + len(batch))
-        clips = [clip_of(s.features, exact=s.exact or self._exact, dtype=self.dtype, device=self.device) for s in batch]
+        clips = [
+            clip_of(s.features, exact=s.exact or self._exact, dtype=self.dtype, device=self.device, draft=s.draft)
+            for s in batch
+        ]
         self._fit_cross_cache(first_row, [clip.own for clip in clips])
         for row, (clip, states) in enumerate(zip(clips, self._encode(batch, clips), strict=True), first_row):
             self._own[row] = self._own_lengths[row] = clip.own
@@ -178,17 +181,17 @@ class WhisperRunner:
         ]
 
     def _encode(self, batch: Sequence[NewSequence], clips: list[Clip]) -> list[Tensor]:
-        """States of each clip. Drafts go on from the drafts before them, where the encoder's cache is relied upon."""
-        if self._silence is None or not any(sequence.draft_of for sequence in batch):
+        """States of each clip. Growing speech goes on from what is known of it, where the silence cache is relied upon."""
+        if self._silence is None or not any(sequence.speech_of for sequence in batch):
             return self._encoder(clips, self._silence)
         clips = [
-            clip if sequence.draft_of is None else self._drafts.recall(sequence.draft_of, clip)
+            clip if sequence.speech_of is None else self._drafts.recall(sequence.speech_of, clip)
             for sequence, clip in zip(batch, clips, strict=True)
         ]
         pasts = self._encoder.with_pasts(clips, self._silence)
         for sequence, clip, past in zip(batch, clips, pasts, strict=True):
-            if sequence.draft_of is not None:
-                self._drafts.remember(sequence.draft_of, clip, sequence.features.frames // 2, past)
+            if sequence.speech_of is not None:
+                self._drafts.remember(sequence.speech_of, clip, sequence.features.frames // 2, past)
         return [past.states for past in pasts]
 
     @torch.inference_mode()

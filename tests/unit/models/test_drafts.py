@@ -71,8 +71,8 @@ def test_drafts_read_as_windows_do(whisper_runner: WhisperRunner, speech: NDArra
     for end in ends:
         features = whisper_runner.features(speech[:end])
         texts = []
-        for draft_of in ("request", None):
-            tokens = list(whisper_runner.admit(0, [NewSequence(features, ENGLISH, draft_of=draft_of)])[0].tokens)
+        for speech_of in ("request", None):
+            tokens = list(whisper_runner.admit(0, [NewSequence(features, ENGLISH, speech_of=speech_of)])[0].tokens)
             while tokens[-1] not in whisper_runner.stop_ids and len(tokens) < 100:
                 tokens += whisper_runner.decode(0, 1)
             texts.append(whisper_runner.text(tokens[:-1]))
