@@ -181,7 +181,7 @@ class WhisperRunner:
         ]
 
     def _encode(self, batch: Sequence[NewSequence], clips: list[Clip]) -> list[Tensor]:
-        """States of each clip. Growing speech goes on from what is known of it, where the silence cache is relied upon."""
+        """States of each clip. Growing speech goes on from what is known of it, where silence is cached."""
         if self._silence is None or not any(sequence.speech_of for sequence in batch):
             return self._encoder(clips, self._silence)
         clips = [

@@ -8,7 +8,7 @@ _MIN_LENGTH_S = 0.9
 """Of less, its air included, nothing certain can be said."""
 _MIN_NEW_S = 0.3
 _MIN_INTERVAL_S = 0.5
-_SHARE = 0.4
+_SHARE = 0.33
 """Of its time, a session has a draft with the engine at most this share."""
 _WEIGHT = 0.3
 
