@@ -152,7 +152,7 @@ class FakeListener:
 
     def __init__(self) -> None:
         self.streams: list[FakeStream] = []
-        self.error: AsrError | None = None
+        self.error: Exception | None = None
         self.events: list[str] = []
 
     def stream(self, settings: StreamSettings) -> "FakeStream":

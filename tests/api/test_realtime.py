@@ -409,6 +409,7 @@ async def test_who_comes_too_early_or_asks_for_another_model_is_told() -> None:
         assert await client.code() == ("engine_not_ready", 1013)
     async with world() as one, one.connection("?model=gpt") as client:
         assert await client.code() == ("model_not_found", 1008)
+    assert all(stream.closed for stream in one.listener.streams)
 
 
 async def test_plain_http_is_told_what_this_is() -> None:
@@ -479,6 +480,15 @@ async def test_a_client_that_does_not_read_is_let_go() -> None:
 
         with pytest.raises(ConnectionClosed):
             await flood()
+
+
+async def test_an_unexpected_error_is_told_and_logged(log_lines: Lines) -> None:
+    async with world() as one, one.session() as client:
+        one.listener.error = ZeroDivisionError("a mistake of ours")
+        await client.socket.send(speech(1))
+        assert await client.code() == ("internal_error", 1011)
+    assert "unexpected error" in [line["event"] for line in log_lines]
+    assert one.listener.streams[0].closed
 
 
 async def test_answers_carry_an_id_and_security_headers() -> None:

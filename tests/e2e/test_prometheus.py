@@ -1,5 +1,6 @@
 """A real Prometheus scrapes the real service, and is asked every query of the dashboards and rules."""
 
+import json
 import math
 import re
 import socket
@@ -17,10 +18,11 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from websockets.sync.client import connect
 
 from deploy.grafana.generate import rendered
 from tests.e2e.service import ROOT, Service, serve
-from tests.recordings import packaged_clips
+from tests.recordings import load_pcm, packaged_clips
 from tests.unit.deploy.queries import SELECTOR, asked, rules
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -168,6 +170,14 @@ def some_work(service: Service, key: str) -> None:
             client.get("/v1/models", headers={"X-API-Key": "wrong"}).status_code,
             client.get("/v1/models", headers={"X-Request-ID": "the-last"}).status_code,
         ]
+        with connect(
+            service.url.replace("http", "ws", 1) + "/v1/realtime", additional_headers={"X-API-Key": key}
+        ) as live:
+            live.recv()
+            live.send('{"type": "session.update", "session": {"audio": {"input": {"format": {"rate": 16000}}}}}')
+            live.send(load_pcm(CLIP).tobytes() + bytes(32_000))
+            while json.loads(live.recv())["type"] != "conversation.item.input_audio_transcription.completed":
+                continue
     assert statuses == [200, 200, 400, 401, 200]
     while service.wait_for("request").get("request_id") != "the-last":
         continue

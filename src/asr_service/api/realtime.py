@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
 from fastapi import APIRouter, Request, WebSocket
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -29,7 +30,7 @@ from asr_service.api.jobs import serving_model
 from asr_service.api.limits import LimitedRequest, limited
 from asr_service.api.openai_schemas import ErrorReply
 from asr_service.api.parts import Parts
-from asr_service.api.problems import error_response, loggable, problem
+from asr_service.api.problems import INTERNAL_DETAIL, error_response, loggable, problem
 from asr_service.domain import ModelInfo
 from asr_service.errors import AsrError, InvalidOption, Unavailable, UnknownModel
 from asr_service.realtime.events import Completed, Event, Failed
@@ -48,6 +49,8 @@ _LAST_WORDS_S = 10.0
 _NORMAL, _TOO_BIG, _POLICY, _INTERNAL, _RESTART, _TRY_AGAIN = 1000, 1009, 1008, 1011, 1012, 1013
 """Why a WebSocket ends (RFC 6455, section 7.4.1, and IANA's registry)."""
 _CLOSE_CODES = {"shutting_down": _RESTART, "message_too_big": _TOO_BIG, "internal_error": _INTERNAL}
+
+_log = structlog.stdlib.get_logger("asr_service")
 
 router = APIRouter()
 
@@ -92,6 +95,9 @@ async def realtime(websocket: WebSocket) -> None:
             connection.end(_Ending(error.code, error.message, error.status), error)
         except _Ending as ending:
             connection.end(ending)
+        except Exception:  # noqa: BLE001 - logged, and the client is told
+            _log.exception("unexpected error")
+            connection.end(_Ending("internal_error", INTERNAL_DETAIL, 500))
 
 
 def _is_foreign(connection: HTTPConnection, allowed: tuple[str, ...]) -> bool:
@@ -121,8 +127,8 @@ async def _serve(connection: "_Connection", websocket: WebSocket, parts: Parts, 
     """One session, from its first event to its last. Raises _Ending, AsrError, WebSocketDisconnect."""
     model = serving_model(parts.engine)
     names = (model.name, *parts.model_aliases)
+    _check_model(websocket.query_params.get("model"), names)
     conversation = _Conversation(connection, model, names, limits, parts)
-    conversation.check_model(websocket.query_params.get("model"))
     conversation.begin()
     tasks = {
         asyncio.create_task(conversation.read(websocket), name="realtime-read"),
@@ -142,6 +148,12 @@ async def _serve(connection: "_Connection", websocket: WebSocket, parts: Parts, 
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await conversation.aclose()
+
+
+def _check_model(name: str | None, names: tuple[str, ...]) -> None:
+    """Raises UnknownModel."""
+    if name is not None and name not in names:
+        raise UnknownModel(f"The model {name[:80]!r} is not served here; it is {' or '.join(names)}.", option="model")
 
 
 async def _until_end(parts: Parts) -> None:
@@ -249,12 +261,6 @@ class _Conversation:
     def begin(self) -> None:
         self._say("session.created")
 
-    def check_model(self, name: str | None) -> None:
-        """Raises UnknownModel."""
-        if name is not None and name not in self._names:
-            known = " or ".join(self._names)
-            raise UnknownModel(f"The model {name[:80]!r} is not served here; it is {known}.", option="model")
-
     async def read(self, websocket: WebSocket) -> None:
         """Do what the client says until it leaves. Raises WebSocketDisconnect, _Ending, AsrError."""
         idle_s = self._parts.session_limits.idle_timeout_s
@@ -311,7 +317,7 @@ class _Conversation:
     async def _update(self, changes: dict[str, Any], about: str | None) -> None:
         try:
             config = self._config.updated(changes)
-            self.check_model(config.audio.input.transcription.model)
+            _check_model(config.audio.input.transcription.model, self._names)
             options = config.options(self._model)
         except (InvalidOption, UnknownModel) as error:
             param = "session.audio.input.transcription.model" if isinstance(error, UnknownModel) else error.option

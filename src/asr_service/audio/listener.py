@@ -126,8 +126,11 @@ class Listener:
         writer: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                if not isinstance(unpack(await child.channel.receive()), Ready):
+                ready = unpack(await child.channel.receive())
+                if not isinstance(ready, Ready):
                     raise ChannelClosed("it does not begin with Ready")
+                if ready.unfiltered is not None:
+                    _log.warning("system calls of the listening process are not filtered", reason=ready.unfiltered)
             self._outbox: asyncio.Queue[ToListener] = asyncio.Queue()
             self._up = True
             for stream in self._streams.values():

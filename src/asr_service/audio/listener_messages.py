@@ -65,7 +65,9 @@ class Close(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The detector is loaded."""
+    """The detector is loaded, the limits are in force. `unfiltered`: why system calls are not, if so."""
+
+    unfiltered: str | None = None
 
 
 class Ended(msgspec.Struct, frozen=True):

@@ -34,10 +34,10 @@ def main(fd: int) -> None:
     model = load_model()
     # Once, so that the first speaker does not wait for libraries to set themselves up.
     SpeechStream(0, model, StreamSettings()).feed(bytes(2 * SAMPLE_RATE_HZ))
-    sandbox.confine(_MEMORY_BYTES, max_output_bytes=0)
+    unfiltered = sandbox.confine(_MEMORY_BYTES, max_output_bytes=0)
     streams: dict[int, SpeechStream] = {}
     try:
-        channel.send(encode(Ready()))
+        channel.send(encode(Ready(unfiltered)))
         while True:
             match decode_to_listener(channel.receive()[0]):
                 case Open(number, settings, start_sample, heard):

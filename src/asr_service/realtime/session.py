@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import structlog
+
 from asr_service.audio.listener_messages import Ended, Heard, StreamSettings
 from asr_service.domain import SAMPLE_RATE_HZ, OpenWindow, Priority, Window, WindowOptions, WindowResult
-from asr_service.errors import AsrError, Overloaded, Superseded
+from asr_service.errors import AsrError, EngineError, Overloaded, Superseded
 from asr_service.realtime.events import (
     Committed,
     Completed,
@@ -28,6 +30,8 @@ from asr_service.realtime.events import (
 from asr_service.realtime.pace import Pace
 from asr_service.realtime.utterance import Piece, Utterance
 from asr_service.service import Engine
+
+_log = structlog.stdlib.get_logger("asr_service")
 
 _MAX_PENDING_WINDOWS = 4
 """A client that is faster than the engine has so many windows ahead of their text, and then has to wait …"""
@@ -321,6 +325,7 @@ class Session:
             result = await self._engine.transcribe(
                 self._id, pcm, options, on_started=started, priority=attempt.priority
             )
+            self._answered(utterance, attempt, result)
         except Superseded:
             self._watcher.draft("superseded")
         except asyncio.CancelledError:
@@ -331,8 +336,9 @@ class Session:
             # One that fails before its window has ended is no loss: whether the window does, the final one will tell.
             if attempt.is_final:
                 self._fail(utterance, error)
-        else:
-            self._answered(utterance, attempt, result)
+        except Exception:  # noqa: BLE001 - logged, and nobody waits for a text that will not come
+            _log.exception("unexpected error")
+            self._fail(utterance, EngineError("Something went wrong inside the service."))
         finally:
             self._attempts.discard(attempt)
             self._changed.set()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from asr_service.audio.listener_messages import StreamSettings
 from asr_service.domain import Priority, WindowOptions
@@ -273,6 +274,16 @@ async def test_a_window_that_fails_costs_its_utterance_only() -> None:
     assert isinstance(failed, Failed)
     assert (failed.item, failed.error.message) == ("item_s_1", "broken")
     assert [event.item for event in one.events if isinstance(event, Completed)] == ["item_s_2"]
+
+
+async def test_a_mistake_of_ours_costs_the_utterance_and_is_logged() -> None:
+    async with live() as one:
+        await one.hear(speech(1) + silence(0.6))
+        with capture_logs() as lines:
+            one.engine.running[0].outcome.set_exception(ZeroDivisionError())
+            await settle()
+    assert one.kinds[-1] == "Failed"
+    assert [line["event"] for line in lines] == ["unexpected error"]
 
 
 async def test_an_early_final_window_that_fails_is_tried_again_at_the_end() -> None:
