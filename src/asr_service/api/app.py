@@ -28,7 +28,7 @@ from asr_service.quotas.logins import FailedLogins
 from asr_service.quotas.memory import MemoryStore
 from asr_service.quotas.outage import OutageProofStore
 from asr_service.quotas.stores import Store
-from asr_service.realtime.session import Listener
+from asr_service.realtime.surroundings import Listener
 from asr_service.service import Decoder, Engine, Transcriber
 from asr_service.settings import Settings, decoder_environment
 

@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from asr_service.admission import Admission
 from asr_service.observability.metrics import Metrics
 from asr_service.quotas.callers import Quotas
-from asr_service.realtime.session import Listener
+from asr_service.realtime.surroundings import Listener
 from asr_service.service import Engine, Transcriber
 
 

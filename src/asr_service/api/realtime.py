@@ -34,7 +34,8 @@ from asr_service.api.problems import INTERNAL_DETAIL, error_response, loggable, 
 from asr_service.domain import ModelInfo
 from asr_service.errors import AsrError, InvalidOption, Unavailable, UnknownModel
 from asr_service.realtime.events import Completed, Event, Failed
-from asr_service.realtime.session import Session, Watcher
+from asr_service.realtime.session import Session
+from asr_service.realtime.surroundings import Watcher
 
 _PROTOCOL = "realtime"
 _KEY_PROTOCOL = "openai-insecure-api-key."

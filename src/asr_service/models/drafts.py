@@ -4,11 +4,13 @@ Owns which frames are old enough, and how much is remembered for how many sessio
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from asr_service.models.encoder import Clip, Past
+from asr_service.models.base import NewSequence
+from asr_service.models.encoder import AudioEncoder, Clip, Past, SilenceCache
 from asr_service.models.silence import POSITION_MULTIPLE
 
 _FRESH_FRAMES = 50
@@ -29,15 +31,32 @@ class _Memory:
 
 
 class DraftMemory:
-    """By request, which has one window that is still being spoken."""
+    """Encodes windows, and remembers those that still grow by their request, which has one of them."""
 
-    def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
+    def __init__(self, encoder: AudioEncoder, silence: SilenceCache | None, max_bytes: int = _MAX_BYTES) -> None:
+        """Without `silence` every window is computed whole, and nothing is remembered."""
+        self._encoder = encoder
+        self._silence = silence
         self._max_bytes = max_bytes
         self._memories: OrderedDict[str, _Memory] = OrderedDict()
 
     @property
     def nbytes(self) -> int:
         return sum(memory.past.nbytes + memory.log_mel.nbytes for memory in self._memories.values())
+
+    def encode(self, batch: Sequence[NewSequence], clips: Sequence[Clip]) -> list[Tensor]:
+        """States of each clip. Growing speech goes on from what is remembered of it."""
+        if self._silence is None or not any(sequence.speech_of for sequence in batch):
+            return self._encoder(clips, self._silence)
+        recalled = [
+            clip if sequence.speech_of is None else self.recall(sequence.speech_of, clip)
+            for sequence, clip in zip(batch, clips, strict=True)
+        ]
+        pasts = self._encoder.with_pasts(recalled, self._silence)
+        for sequence, clip, past in zip(batch, clips, pasts, strict=True):
+            if sequence.speech_of is not None:
+                self.remember(sequence.speech_of, clip, sequence.features.frames // 2, past)
+        return [past.states for past in pasts]
 
     def recall(self, request_id: str, clip: Clip) -> Clip:
         """The clip with what is remembered of its beginning, if that was the same."""

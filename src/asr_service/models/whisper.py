@@ -18,7 +18,6 @@ from asr_service.models.base import Admitted, Features, NewSequence
 from asr_service.models.drafts import DraftMemory
 from asr_service.models.encoder import (
     AudioEncoder,
-    Clip,
     SilenceCache,
     clip_of,
     own_frames,
@@ -114,10 +113,10 @@ class WhisperRunner:
         self._own = torch.zeros(slots, dtype=torch.long, device=self.device)
         self._own_lengths = [0] * slots
         self._silence: SilenceCache | None = None
-        self._drafts = DraftMemory()
         self._tails: list[SilentTail] = []
         if not self._exact:
             self._remember_silence(config.num_mel_bins)
+        self._drafts = DraftMemory(self._encoder, self._silence)
         return linear.nbytes + int(self._decoder.embedding.nbytes)
 
     @torch.inference_mode()
@@ -166,7 +165,7 @@ class WhisperRunner:
             for s in batch
         ]
         self._fit_cross_cache(first_row, [clip.own for clip in clips])
-        for row, (clip, states) in enumerate(zip(clips, self._encode(batch, clips), strict=True), first_row):
+        for row, (clip, states) in enumerate(zip(clips, self._drafts.encode(batch, clips), strict=True), first_row):
             self._own[row] = self._own_lengths[row] = clip.own
             for index in range(len(self._decoder.layers)):
                 self._cross_cache.write_prefix(index, slice(row, row + 1), *self._decoder.cross(index, states))
@@ -179,20 +178,6 @@ class WhisperRunner:
             Admitted(language, tuple(own), no_speech.get(i))
             for i, (language, own) in enumerate(zip(languages, tokens, strict=True))
         ]
-
-    def _encode(self, batch: Sequence[NewSequence], clips: list[Clip]) -> list[Tensor]:
-        """States of each clip. Growing speech goes on from what is known of it, where silence is cached."""
-        if self._silence is None or not any(sequence.speech_of for sequence in batch):
-            return self._encoder(clips, self._silence)
-        clips = [
-            clip if sequence.speech_of is None else self._drafts.recall(sequence.speech_of, clip)
-            for sequence, clip in zip(batch, clips, strict=True)
-        ]
-        pasts = self._encoder.with_pasts(clips, self._silence)
-        for sequence, clip, past in zip(batch, clips, pasts, strict=True):
-            if sequence.speech_of is not None:
-                self._drafts.remember(sequence.speech_of, clip, sequence.features.frames // 2, past)
-        return [past.states for past in pasts]
 
     @torch.inference_mode()
     def decode(self, first_row: int, count: int) -> list[int]:

@@ -9,7 +9,6 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import structlog
 
@@ -28,6 +27,7 @@ from asr_service.realtime.events import (
     SpeechStopped,
 )
 from asr_service.realtime.pace import Pace
+from asr_service.realtime.surroundings import Stream, Watcher
 from asr_service.realtime.utterance import Piece, Utterance
 from asr_service.service import Engine
 
@@ -38,55 +38,6 @@ _MAX_PENDING_WINDOWS = 4
 _RETRY_S = 10.0
 _LONGEST_WAIT_S = 15.0
 """… but not longer than this: clients whose pings are not read for 20 s take the service for dead."""
-
-
-class Stream(Protocol):
-    """One stream of audio that somebody listens to."""
-
-    @property
-    def settings(self) -> StreamSettings: ...
-
-    @property
-    def total_samples(self) -> int:
-        """How much has been heard, at 16 kHz."""
-
-    async def hear(self, data: bytes) -> Heard:
-        """Take the next piece of audio, in whole samples. Raises Unavailable."""
-
-    async def finish(self) -> Heard:
-        """End the window that is open, if one is. The stream goes on. Raises Unavailable."""
-
-    def restart(self, settings: StreamSettings | None = None) -> None:
-        """Forget what is open, and go on, with other settings if they are given."""
-
-    def pcm(self, start_sample: int, end_sample: int) -> bytes:
-        """Audio of a window that was open or ended in the last answer: mono 16 kHz int16 PCM."""
-
-    def close(self) -> None:
-        """Forget the stream."""
-
-
-class Listener(Protocol):
-    """Who listens to all streams."""
-
-    def stream(self, settings: StreamSettings) -> Stream:
-        """A new stream. Raises Unavailable."""
-
-    async def aclose(self) -> None:
-        """Listen no more. What is not answered gets Unavailable."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watcher:
-    """Who is told how live sessions fare.
-
-    draft: what became of a draft: `used`, `superseded` or `dropped`. final: seconds from the end of a window to its
-    final text. age: seconds of audio that a draft was behind when it came.
-    """
-
-    draft: Callable[[str], None] = lambda outcome: None
-    final: Callable[[float], None] = lambda seconds: None
-    age: Callable[[float], None] = lambda seconds: None
 
 
 @dataclass(slots=True, eq=False)

@@ -24,7 +24,8 @@ from asr_service.realtime.events import (
     SpeechStarted,
     SpeechStopped,
 )
-from asr_service.realtime.session import Session, Watcher
+from asr_service.realtime.session import Session
+from asr_service.realtime.surroundings import Watcher
 from tests.fakes import Call, FakeEngine, FakeListener, nothing_left_behind, settle, silence, speech
 
 pytestmark = pytest.mark.anyio
