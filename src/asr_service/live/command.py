@@ -14,7 +14,6 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from asr_service.domain import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
-from asr_service.live import sources
 from asr_service.live.address import Address, address
 from asr_service.live.client import talk
 from asr_service.live.dialogue import Dialogue, Wishes, Words
@@ -85,6 +84,9 @@ def live(
 
 async def _live(asked: Address, wishes: Wishes, file: Path | None, speed: float, output: Format) -> int:
     """Run a session. Returns how many utterances got no text. Raises LiveFailed; CancelledError when ended by hand."""
+    # FFmpeg and NumPy, which a service that is started by the same command must not load.
+    from asr_service.live import sources
+
     with contextlib.ExitStack() as stack:
         recording = None
         pieces: Pieces

@@ -65,6 +65,7 @@ def test_what_lies_a_second_back_hardly_changes_any_more(
     assert min(similarities) > 0.98
 
 
+@pytest.mark.slow
 def test_drafts_read_as_windows_do(whisper_runner: WhisperRunner, speech: NDArray[np.int16]) -> None:
     same = 0
     ends = range(24_000, 110_000, 16_000)
