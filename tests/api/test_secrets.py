@@ -121,7 +121,7 @@ async def test_no_log_holds_a_secret_or_a_word(form: str, tmp_path: Path) -> Non
         writer.close()
 
     logged = stream.getvalue()
-    secrets = [SECRET, REDIS_URL, REDIS_PASSWORD, "r3d!s", good, good[:-1], good.split("_")[-1][:12], token, expired]
+    secrets = [SECRET, REDIS_URL, REDIS_PASSWORD, "r3d!s", good, good[:-1], good.split("_", 2)[2][:12], token, expired]
     for private in (*secrets, token.split(".")[1], SPOKEN, PROMPT, HOTWORD, AUDIO, QUERY):
         assert private not in logged, next(line for line in logged.splitlines() if private in line)[:2000]
     assert {200, 401, 404, 422, 500} <= set(statuses)

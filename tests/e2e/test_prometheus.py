@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 DEPLOY = ROOT / "deploy" / "prometheus"
 CLIP = next(path for path in packaged_clips() if path.parent.name == "en")
+SENTENCE = next(path for path in packaged_clips() if path.stem == "quick_brown_fox")
 DAY_S = 86_400
 CHOSEN = {"$job": "asr", "$instance": ".*", "$__rate_interval": "5m", "$__range": "1h"}
 """What Grafana would put in the place of variables."""
@@ -159,6 +160,22 @@ def create_key(file: Path, name: str, scope: str) -> str:
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
 
 
+def speak(service: Service, key: str) -> None:
+    """A live session with one utterance, which has a draft first."""
+    address = service.url.replace("http", "ws", 1) + "/v1/realtime"
+    pcm = load_pcm(SENTENCE).tobytes()
+    wished = {
+        "audio": {"input": {"format": {"rate": 16_000}}},
+        "include": ["item.input_audio_transcription.partial"],
+    }
+    with connect(address, additional_headers={"X-API-Key": key}, proxy=None) as live:
+        live.send(json.dumps({"type": "session.update", "session": wished}))
+        for audio, kind in ((pcm[:64_000], "partial"), (pcm[64_000:] + bytes(64_000), "completed")):
+            live.send(audio)
+            while not json.loads(live.recv())["type"].endswith(kind):
+                continue
+
+
 def some_work(service: Service, key: str) -> None:
     """Requests that end well and such that do not, and returns when all are accounted for."""
     with httpx.Client(base_url=service.url, headers={"X-API-Key": key}, timeout=60) as client:
@@ -170,14 +187,7 @@ def some_work(service: Service, key: str) -> None:
             client.get("/v1/models", headers={"X-API-Key": "wrong"}).status_code,
             client.get("/v1/models", headers={"X-Request-ID": "the-last"}).status_code,
         ]
-        with connect(
-            service.url.replace("http", "ws", 1) + "/v1/realtime", additional_headers={"X-API-Key": key}
-        ) as live:
-            live.recv()
-            live.send('{"type": "session.update", "session": {"audio": {"input": {"format": {"rate": 16000}}}}}')
-            live.send(load_pcm(CLIP).tobytes() + bytes(32_000))
-            while json.loads(live.recv())["type"] != "conversation.item.input_audio_transcription.completed":
-                continue
+        speak(service, key)
     assert statuses == [200, 200, 400, 401, 200]
     while service.wait_for("request").get("request_id") != "the-last":
         continue
