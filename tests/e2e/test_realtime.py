@@ -179,7 +179,13 @@ async def _dropped(socket: ClientConnection, number: int) -> None:
     socket.transport.abort()
 
 
-async def test_two_hundred_sockets_that_misbehave_leave_nothing_behind(service: Service) -> None:
+@pytest.mark.parametrize(
+    ("rounds", "growth"), [pytest.param(6, 1.2, id="short"), pytest.param(40, 1.05, id="long", marks=pytest.mark.slow)]
+)
+async def test_two_hundred_sockets_that_misbehave_leave_nothing_behind(
+    service: Service, rounds: int, growth: float
+) -> None:
+    """Of few rounds it can only be said that nobody's audio is kept; what allocators keep settles after ten."""
     async with session(service.url) as socket:
         await socket.send(np.concatenate([PCM, PAUSE]).tobytes())
         await until(socket, f"{PREFIX}.completed")
@@ -198,7 +204,7 @@ async def test_two_hundred_sockets_that_misbehave_leave_nothing_behind(service: 
             return
 
     memories: list[tuple[float, float]] = []
-    for _ in range(3):
+    for _ in range(rounds):
         open_now: list[int] = []
         all_open = asyncio.Event()
         await asyncio.gather(*(misbehave(number) for number in range(200)))
@@ -210,9 +216,9 @@ async def test_two_hundred_sockets_that_misbehave_leave_nothing_behind(service: 
             completed = await until(socket, f"{PREFIX}.completed")
             assert error_rate(completed["transcript"]) <= 0.15
         memories.append((api_memory(service), listener_memory(service)))
-    # The first round finds out how much the allocators keep; after it nothing may grow.
-    for before, after in zip(memories[0], memories[-1], strict=True):
-        assert after <= 1.05 * before + 1, memories
+    third = rounds // 3
+    for name, megabytes in zip(("API", "listener"), zip(*memories, strict=True), strict=True):
+        assert min(megabytes[-third:]) <= growth * max(megabytes[:third]), (name, megabytes)
 
 
 @needs_nginx
