@@ -46,7 +46,7 @@ log = logging.getLogger("asr_service.engine")
 _WINDOWS_PER_STEP = {"cpu": 1, "cuda": 16}
 """Full windows that one step may encode. A CPU is busy with one; a GPU wants many."""
 
-_RETURN_MEMORY_S = 30.0
+_RETURN_MEMORY_S = 10.0
 """Tensors of all sizes leave holes in the heap, which grew by a tenth in 15 minutes. Closing them takes 20 ms."""
 
 _Prepared = tuple[Submit, Features, Features | None] | Failed

@@ -126,6 +126,41 @@ def test_drafts_leave_slots_for_those_who_wait_for_a_final_text() -> None:
     assert ids(scheduler.admit()) == [30, 31]
 
 
+def test_drafts_begin_together() -> None:
+    scheduler = Scheduler(16, 10_000)
+    for i in range(2):
+        scheduler.add(sequence(i, f"session {i}", priority=Priority.DRAFT))
+    first = scheduler.admit()
+    for member in first:
+        scheduler.start(member)
+    for i in range(2, 5):
+        scheduler.add(sequence(i, f"session {i}", priority=Priority.DRAFT))
+    scheduler.add(sequence(10, "session 10", priority=Priority.FINAL))
+    scheduler.add(sequence(11, "file"))
+    others = scheduler.admit()
+    assert ids(others) == [10, 11]
+    for member in others:
+        scheduler.start(member)
+    for member in first:
+        assert scheduler.admit() == []
+        scheduler.finish(member)
+    assert ids(scheduler.admit()) == [2, 3, 4]
+
+
+def test_a_draft_that_runs_for_long_keeps_others_waiting_for_some_steps_only() -> None:
+    scheduler = Scheduler(16, 10_000)
+    long, other = (sequence(i, f"session {i}", priority=Priority.DRAFT) for i in (1, 2))
+    scheduler.add(long)
+    scheduler.start(*scheduler.admit())
+    scheduler.add(other)
+    steps = 0
+    while not (admitted := scheduler.admit()):
+        long.steps += 1
+        steps += 1
+    assert admitted == [other]
+    assert 6 < steps < 20
+
+
 def test_one_slot_serves_drafts_too() -> None:
     scheduler = Scheduler(1, 10_000)
     scheduler.add(sequence(1, priority=Priority.DRAFT))
