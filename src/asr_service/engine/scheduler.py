@@ -5,8 +5,9 @@ Owns the waiting and running sequences. Plain Python: no tensors, no clock of it
 Waiting sequences stand in one queue per request, and admission goes round the requests, so that a long file cannot
 keep a short one waiting. Final windows of live speech go before all others. Drafts of live speech take turns with
 recordings and begin together: while some run, others wait, since a step costs hardly more for five rows than for one,
-and since final windows are then not held up by encoding at every step. Running sequences occupy rows 0 … n-1 without gaps. Every step admits what fits into the free slots and
-into a budget of encoder frames, so that the running ones never stall for long.
+and since final windows are then not held up by encoding at every step. Running sequences occupy rows 0 … n-1 without
+gaps. Every step admits what fits into the free slots and into a budget of encoder frames, so that the running ones
+never stall for long.
 """
 
 from collections import OrderedDict, deque
