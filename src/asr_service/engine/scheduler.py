@@ -19,7 +19,7 @@ from asr_service.engine.sequence import Finish, Sequence
 _KEPT_FOR_OTHERS = 8
 """Of so many slots, drafts leave one to those who wait for a final text."""
 _DRAFT_STEPS = 12
-"""Drafts wait for the end of those that run, or for so many steps of theirs. One takes about six."""
+"""Drafts wait for the end of those that run, or for so many steps of theirs: few take more than a handful."""
 
 
 class _Turns:
