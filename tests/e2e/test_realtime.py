@@ -234,7 +234,7 @@ async def test_through_nginx_and_back_after_the_service_was_restarted(
         with serve(command, **settings) as service:
             service.wait_for("ready")
             async with session(front.url, **trusted) as socket:
-                await say(socket, np.concatenate([PCM, PAUSE]))
+                await socket.send(np.concatenate([PCM, PAUSE]).tobytes())
                 completed = await until(socket, f"{PREFIX}.completed")
                 assert error_rate(completed["transcript"]) <= 0.15
                 await socket.send(PCM[: len(PCM) // 2].tobytes())
@@ -252,7 +252,7 @@ async def test_through_nginx_and_back_after_the_service_was_restarted(
         with serve(command, **settings) as service:
             service.wait_for("ready")
             async with session(front.url, **trusted) as socket:
-                await say(socket, np.concatenate([PCM, PAUSE]))
+                await socket.send(np.concatenate([PCM, PAUSE]).tobytes())
                 completed = await until(socket, f"{PREFIX}.completed")
             assert error_rate(completed["transcript"]) <= 0.15
             line = service.wait_for("request")

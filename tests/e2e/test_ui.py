@@ -298,7 +298,7 @@ def test_it_can_be_used_by_keyboard(visit: Visit) -> None:
     assert {"asr-input", "SELECT"} <= reached
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("size", SIZES)
 def test_it_fits_on_every_screen(
     browser: Browser, service: Service, recording: Path, tmp_path: Path, size: str, scheme: str
@@ -328,7 +328,7 @@ def fits(page: Page, screenshot: Path) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
 
 
-@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+@pytest.mark.parametrize("locale", [pytest.param("en-GB", marks=pytest.mark.slow), "zh-CN"])
 def test_the_page_is_behind_the_services_authentication(browser: Browser, tmp_path: Path, locale: str) -> None:
     path = tmp_path / "keys.json"
     key = key_store.create(path, "web", ["transcribe"], Limits(), None)[0]

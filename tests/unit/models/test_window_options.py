@@ -218,7 +218,7 @@ def test_glm_asr_is_led_towards_hotwords_from_its_first_token_on(glm_runner: Glm
     assert beside.text == plain.text
 
 
-@pytest.mark.parametrize("prompt", [None, "As was said before."])
+@pytest.mark.parametrize("prompt", [pytest.param(None, marks=pytest.mark.slow), "As was said before."])
 @torch.inference_mode()
 def test_whisper_goes_on_from_a_prefix_as_transformers_does(
     prompt: str | None, whisper_runner: WhisperRunner, whisper_reference: WhisperForConditionalGeneration
@@ -258,7 +258,7 @@ def test_a_finished_text_as_prefix_says_nothing_more(whisper_runner: WhisperRunn
     assert [answer.tokens for answer in again] == [0, 0]
 
 
-@pytest.mark.parametrize("prefix_words", [0, 3])
+@pytest.mark.parametrize("prefix_words", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_a_guess_changes_no_text_and_is_not_computed_again_where_it_is_right(
     prefix_words: int, whisper_runner: WhisperRunner
 ) -> None:
