@@ -50,7 +50,7 @@ def references(processor: GlmAsrProcessor) -> list[Reference]:
     return [Reference(seed, processor) for seed in range(3)]
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_windows_of_mixed_length_in_one_batch_at_random_times(data: st.DataObject, references: list[Reference]) -> None:
     reference = data.draw(st.sampled_from(references))
